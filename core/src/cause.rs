@@ -1,0 +1,75 @@
+//! Why an invocation exists: which door it came in by.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeliveryId, InvocationId, TriggerId};
+
+/// The door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseKind {
+    /// A call through the REST API or the CLI.
+    Http,
+    /// A webhook delivery.
+    Webhook,
+    /// A tick of a schedule.
+    Cron,
+    /// A message of a queue.
+    Queue,
+    /// A job of a CI system.
+    Ci,
+    /// A repeat of an earlier invocation, asked for by somebody.
+    Rerun,
+}
+
+impl CauseKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [Self::Http, Self::Webhook, Self::Cron, Self::Queue, Self::Ci, Self::Rerun];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Webhook => "webhook",
+            Self::Cron => "cron",
+            Self::Queue => "queue",
+            Self::Ci => "ci",
+            Self::Rerun => "rerun",
+        }
+    }
+}
+
+/// Why an invocation exists, as the code sees it in `context.cause`.
+///
+/// Headers that carry credentials are never in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The door.
+    pub kind: CauseKind,
+    /// The trigger that made the invocation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<TriggerId>,
+    /// The delivery it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// The invocation that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<InvocationId>,
+    /// Request headers, names in lower case, without credentials.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The event in the one shape that all forges share, where an adapter made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalised: Option<serde_json::Value>,
+}
+
+impl Cause {
+    /// A cause of `kind` with nothing else known.
+    #[must_use]
+    pub const fn of_kind(kind: CauseKind) -> Self {
+        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None }
+    }
+}

@@ -1,0 +1,318 @@
+//! The engine: the one seam between what wants code run and what runs it.
+//!
+//! Triggers, the API and CI drivers hold a `dyn Engine`; `runlet-executor` implements it. Every verb names a namespace.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::cause::Cause;
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, ExecutionId, InvocationId, LeaseId};
+use crate::invocation::InvocationState;
+use crate::limits::Limits;
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::outcome::Outcome;
+use crate::problem::Code;
+use crate::store::delivery::NewDelivery;
+
+/// "Run this once", as a door hands it in.
+#[derive(Debug, Clone)]
+pub struct NewInvocation {
+    /// Owner of the function.
+    pub namespace: Namespace,
+    /// The function.
+    pub function: FunctionName,
+    /// Which revision; `None`: the one that is current when it is accepted.
+    pub revision: Option<RevisionDigest>,
+    /// Why.
+    pub cause: Cause,
+    /// The raw body, as received.
+    pub payload: Bytes,
+    /// Content type of the body, as received.
+    pub content_type: Option<String>,
+    /// A repeat of this key (in this scope) returns the first invocation while it lives or has succeeded.
+    pub dedup: Option<DedupKey>,
+    /// Higher first; 0 is normal.
+    pub priority: i16,
+    /// Not after this moment may it start; `None`: no such bound.
+    pub deadline: Option<Timestamp>,
+}
+
+/// What makes a repeat recognisable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupKey {
+    /// Who gave the key: `api/{function}` or `hook/{path}/{function}`.
+    pub scope: String,
+    /// The key itself.
+    pub key: String,
+}
+
+/// Asynchronous work: committed as a whole, with the delivery that brought it, or not at all.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The delivery to put on record with it.
+    pub delivery: Option<NewDelivery>,
+    /// The invocations to queue.
+    pub invocations: Vec<NewInvocation>,
+}
+
+/// What became of one invocation of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The function it is for.
+    pub function: FunctionName,
+    /// The invocation: a new one, or the one that a repeated key names.
+    pub invocation: InvocationId,
+    /// Whether the key was known, so that nothing new was queued.
+    pub repeated: bool,
+}
+
+/// A submission that is on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// The delivery, where one was given.
+    pub delivery: Option<DeliveryId>,
+    /// What became of each invocation, in their order.
+    pub invocations: Vec<Accepted>,
+}
+
+/// The answer of a synchronous call.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The invocation it made.
+    pub invocation: InvocationId,
+    /// The execution that answered.
+    pub execution: ExecutionId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The result; empty unless the outcome is `ok`.
+    pub result: Bytes,
+    /// Content type of the result.
+    pub content_type: &'static str,
+}
+
+/// What is wanted of a leased sandbox.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// Owner.
+    pub namespace: Namespace,
+    /// The root file system; `host`.
+    pub image: String,
+    /// A revision whose code is mounted at `/var/task`.
+    pub revision: Option<RevisionDigest>,
+    /// Limits; `timeout` is how long the lease lasts unless renewed.
+    pub limits: Limits,
+    /// How long to wait for room on the host.
+    pub patience: Duration,
+}
+
+/// The right to use a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its name.
+    pub id: LeaseId,
+    /// When it ends unless renewed: the sandbox is destroyed then.
+    pub expires: Timestamp,
+}
+
+/// A process to run in a leased sandbox.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Program and arguments; a program without `/` is looked up in the sandbox's `PATH`.
+    pub argv: Vec<String>,
+    /// Its whole environment, on top of the sandbox's defaults.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: String,
+    /// What it reads on stdin.
+    pub stdin: Bytes,
+}
+
+/// Which stream a piece of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// What a running process tells.
+#[derive(Debug, Clone)]
+pub enum ExecEvent {
+    /// It wrote these bytes.
+    Output(Stream, Bytes),
+    /// It ended; nothing follows.
+    Exited(Outcome),
+}
+
+/// A process that runs in a leased sandbox. Dropping it does not end the process; the lease does.
+#[derive(Debug)]
+pub struct Exec {
+    /// Output and end, in order.
+    pub events: mpsc::Receiver<ExecEvent>,
+}
+
+/// Which output is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct LogRead {
+    /// Of which execution.
+    pub execution: ExecutionId,
+    /// Which stream.
+    pub stream: Stream,
+    /// From which byte on.
+    pub offset: u64,
+    /// At most this many bytes.
+    pub limit: usize,
+    /// How long to wait for the first byte while the execution runs.
+    pub patience: Duration,
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPiece {
+    /// The bytes, from the offset that was asked for; may be fewer than the limit.
+    pub bytes: Bytes,
+    /// Whether the stream ends behind these bytes: the execution has ended and nothing follows.
+    pub end: bool,
+}
+
+/// Why an invocation waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// State of the invocation.
+    pub state: InvocationState,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// What the host has for sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Memory for sandboxes, bytes.
+    pub memory_total: u64,
+    /// Of it, promised to sandboxes that exist, bytes.
+    pub memory_used: u64,
+    /// Sandboxes that exist.
+    pub sandboxes: u32,
+    /// Sandboxes that may exist at most.
+    pub sandboxes_max: u32,
+    /// Calls that wait for a sandbox.
+    pub waiting: u32,
+}
+
+/// Why a verb was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no such function, invocation or lease in the namespace.
+    #[error("there is no {what} `{name}` in namespace `{namespace}`")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
+        /// Where it was looked for.
+        namespace: Namespace,
+    },
+    /// The request breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// It contradicts the state things are in.
+    #[error("{0}")]
+    Conflict(String),
+    /// Too much waits already, or no room came free in time.
+    #[error("{0}")]
+    QueueFull(String),
+    /// The sandbox could not be made or went away.
+    #[error("the sandbox is gone: {0}")]
+    SandboxLost(String),
+    /// The ledger does not answer: nothing was accepted.
+    #[error("the database does not answer")]
+    StoreDown(#[source] crate::store::StoreError),
+    /// A verb that this engine does not have.
+    #[error("{0} is not available in this version")]
+    Unsupported(&'static str),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl EngineError {
+    /// The stable code that the API answers with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Invalid(_) | Self::Unsupported(_) => Code::Invalid,
+            Self::Conflict(_) => Code::Conflict,
+            Self::QueueFull(_) => Code::QueueFull,
+            Self::SandboxLost(_) | Self::Stopping => Code::SandboxLost,
+            Self::StoreDown(error) => error.code(),
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for EngineError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::StoreDown(error)
+    }
+}
+
+/// What a verb returns.
+pub type Verb<'a, T> = BoxFuture<'a, Result<T, EngineError>>;
+
+/// The verbs. Each takes a namespace, in its argument or by name; each ends by a deadline of its own.
+pub trait Engine: std::fmt::Debug + Send + Sync {
+    /// Commits asynchronous work. When it returns, the work is on record and will be executed at least once.
+    fn submit(&self, submission: Submission) -> Verb<'_, Submitted>;
+
+    /// Runs once, now, and returns the result. Never run again by itself.
+    fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply>;
+
+    /// Waits until the invocation is terminal or `patience` is over, and returns its state.
+    fn wait<'a>(&'a self, namespace: &'a Namespace, id: InvocationId, patience: Duration) -> Verb<'a, InvocationState>;
+
+    /// Cancels: a waiting one never starts, a running one is killed. Returns the state it had; terminal ones are left alone.
+    fn cancel<'a>(&'a self, namespace: &'a Namespace, id: InvocationId) -> Verb<'a, InvocationState>;
+
+    /// Makes a sandbox and hands out the right to use it.
+    fn lease(&self, request: LeaseRequest) -> Verb<'_, Lease>;
+
+    /// Moves the end of a lease to `span` from now.
+    fn renew<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, span: Duration) -> Verb<'a, Lease>;
+
+    /// Starts a process in a leased sandbox.
+    fn exec<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, command: Command) -> Verb<'a, Exec>;
+
+    /// Gives a lease back: everything in the sandbox is killed and gone when it returns.
+    fn release<'a>(&'a self, namespace: &'a Namespace, id: LeaseId) -> Verb<'a, ()>;
+
+    /// Reads output of an execution from byte `offset` of `stream`; waits up to `patience` for more while it runs.
+    fn logs<'a>(&'a self, namespace: &'a Namespace, read: LogRead) -> Verb<'a, LogPiece>;
+
+    /// Changes the limits of a leased sandbox while it runs.
+    fn resize<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, limits: Limits) -> Verb<'a, ()>;
+
+    /// Says why an invocation waits.
+    fn explain<'a>(&'a self, namespace: &'a Namespace, id: InvocationId) -> Verb<'a, Explanation>;
+
+    /// Says what the host has and what of it is in use.
+    fn capacity(&self) -> Capacity;
+}

@@ -1,0 +1,21 @@
+//! The nouns of runlet and its ledger: what every other room speaks about.
+//!
+//! `core` knows Postgres ([`store`]) and nothing else of the outside world: no HTTP, no kernel, no sandbox.
+//! The words are those of `docs/ARCHITECTURE.md`: one word per idea.
+
+pub mod cause;
+pub mod clock;
+pub mod engine;
+pub mod execution;
+pub mod form;
+pub mod id;
+pub mod invocation;
+pub mod limits;
+pub mod manifest;
+pub mod name;
+pub mod outcome;
+pub mod problem;
+pub mod secret;
+pub mod store;
+pub mod token;
+pub mod unit;

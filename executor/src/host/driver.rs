@@ -1,0 +1,142 @@
+//! The task that reads what a shim says, and the state it shares with the sandbox's handle.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::timerfd::TimerFd;
+use runlet_core::execution::{Remains, Usage};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use super::sandbox::{EndCause, ProcessEnd, Sandbox, SandboxEnd, SandboxError};
+use crate::wire::message::{FromShim, Program, ToShim};
+use crate::wire::{Received, Seqpacket};
+
+/// What waits for a message about a program.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+    pub(super) ended: Option<oneshot::Sender<ProcessEnd>>,
+}
+
+/// What the handle and the reading task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) control: AsyncFd<Seqpacket>,
+    pub(super) programs: Mutex<HashMap<u32, Waiting>>,
+    pub(super) resized: Mutex<Option<oneshot::Sender<Option<String>>>>,
+    pub(super) oom: Mutex<Vec<oneshot::Sender<bool>>>,
+}
+
+impl Shared {
+    /// Sends; waits while the shim is behind.
+    pub(super) async fn send(&self, message: &ToShim, fds: &[OwnedFd]) -> Result<(), SandboxError> {
+        let borrowed: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+        let sent = self.control.async_io(Interest::WRITABLE, |control| control.send(message, &borrowed)).await;
+        sent.map_err(|_| SandboxError::Gone)
+    }
+
+    /// Sends if the shim takes it at once; for messages whose loss does no harm.
+    pub(super) fn try_send(&self, message: &ToShim) -> bool {
+        self.control.get_ref().send(message, &[]).is_ok()
+    }
+}
+
+/// Waits for the shim's first word and starts the task that reads all others.
+pub(super) async fn open(
+    name: String,
+    control: Seqpacket,
+    timer: TimerFd,
+    tasks: &TaskTracker,
+) -> Result<Sandbox, SandboxError> {
+    let failed = |error: io::Error| SandboxError::Create(error.to_string());
+    control.set_nonblocking().map_err(failed)?;
+    let control = AsyncFd::with_interest(control, Interest::READABLE | Interest::WRITABLE).map_err(failed)?;
+    let shared = Arc::new(Shared {
+        control,
+        programs: Mutex::default(),
+        resized: Mutex::default(),
+        oom: Mutex::default(),
+    });
+    // Should the caller stop waiting, the control socket closes with `shared` and the shim takes everything down.
+    match receive(&shared).await {
+        Some(FromShim::Created) => {}
+        Some(FromShim::CreateFailed(reason)) => return Err(SandboxError::Create(reason)),
+        Some(_) => return Err(SandboxError::Protocol("its first word was not about the creation".to_owned())),
+        None => return Err(SandboxError::Create("the shim ended before the sandbox was there".to_owned())),
+    }
+    let (ended, gone) = watch::channel(None);
+    tasks.spawn(read(shared.clone(), ended));
+    Ok(Sandbox::new(name, shared, timer, gone))
+}
+
+async fn receive(shared: &Shared) -> Option<FromShim> {
+    let received = shared.control.async_io(Interest::READABLE, Seqpacket::receive).await;
+    received.ok().flatten().map(|Received { message, .. }: Received<FromShim>| message)
+}
+
+async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
+    let end = loop {
+        match receive(&shared).await {
+            Some(FromShim::Program(program)) => tell(&shared, program),
+            Some(FromShim::Resized(refusal)) => {
+                if let Some(waiting) = lock(&shared.resized).take() {
+                    let _ = waiting.send(refusal);
+                }
+            }
+            Some(FromShim::Oom(killed)) => {
+                for waiting in lock(&shared.oom).drain(..) {
+                    let _ = waiting.send(killed);
+                }
+            }
+            Some(FromShim::Gone(end)) => break end,
+            // A shim that dies takes the sandbox with it (parent-death signal); the zygote sweeps behind it.
+            Some(FromShim::Created | FromShim::CreateFailed(_)) | None => {
+                break SandboxEnd {
+                    cause: EndCause::Died,
+                    oom: false,
+                    usage: Usage::default(),
+                    remains: Remains::default(),
+                };
+            }
+        }
+    };
+    let _ = ended.send(Some(end));
+    lock(&shared.oom).clear();
+    lock(&shared.resized).take();
+    for (_, waiting) in lock(&shared.programs).drain() {
+        if let Some(ended) = waiting.ended {
+            let _ = ended.send(ProcessEnd::SandboxGone);
+        }
+    }
+}
+
+fn tell(shared: &Shared, program: Program) {
+    let mut programs = lock(&shared.programs);
+    match program {
+        Program::Started { number } => {
+            if let Some(started) = programs.get_mut(&number).and_then(|waiting| waiting.started.take()) {
+                let _ = started.send(Ok(()));
+            }
+        }
+        Program::Failed { number, message, errno } => {
+            if let Some(started) = programs.remove(&number).and_then(|waiting| waiting.started) {
+                let _ = started.send(Err((message, errno)));
+            }
+        }
+        Program::Ended { number, end } => {
+            if let Some(ended) = programs.remove(&number).and_then(|waiting| waiting.ended) {
+                let _ = ended.send(end);
+            }
+        }
+    }
+}
+
+/// A lock whose holder cannot have left anything half done: every section above is a single step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
