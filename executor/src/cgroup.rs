@@ -95,9 +95,11 @@ impl Cgroup {
         let cpu_v1 = self.of("cpuacct").and_then(|dir| std::fs::read_to_string(dir.join("cpuacct.usage")).ok());
         let cpu_us = match cpu_v1 {
             Some(nanoseconds) => number(nanoseconds).map(|ns| ns / 1_000),
-            None => self.of("cpu").and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).and_then(|text| {
-                text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|us| us.trim().parse().ok())
-            }),
+            None => {
+                self.of("cpu").and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).and_then(|text| {
+                    text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|us| us.trim().parse().ok())
+                })
+            }
         };
         let memory_peak = self.read("memory", "memory.max_usage_in_bytes", "memory.peak").and_then(number);
         Usage { cpu_us, memory_peak }
@@ -187,8 +189,7 @@ impl Cgroup {
             container_name: self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         })
         .map_err(|error| error.to_string())?;
-        let options =
-            ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
+        let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
         manager.apply(&options).map_err(|error| error.to_string())
     }
 

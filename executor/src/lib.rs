@@ -9,6 +9,7 @@ mod init;
 pub mod privilege;
 mod rootfs;
 mod seccomp;
+pub mod session;
 mod shim;
 mod spec;
 mod sys;

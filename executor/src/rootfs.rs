@@ -170,7 +170,8 @@ impl Layout {
         if let Some(revision) = revision {
             self.bind_code(revision, &stage.join(CODE))?;
         }
-        seal_tree(&stage).map_err(|error| io::Error::new(error.kind(), format!("seal the root file system: {error}")))?;
+        seal_tree(&stage)
+            .map_err(|error| io::Error::new(error.kind(), format!("seal the root file system: {error}")))?;
         Ok(stage)
     }
 

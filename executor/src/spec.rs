@@ -57,11 +57,8 @@ pub(crate) struct SpecInput<'a> {
 /// # Errors
 /// When a builder misses a field: a fault of this file.
 pub(crate) fn build(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
-    let ids = LinuxIdMappingBuilder::default()
-        .host_id(input.first_uid)
-        .container_id(0_u32)
-        .size(uid_range::SIZE)
-        .build()?;
+    let ids =
+        LinuxIdMappingBuilder::default().host_id(input.first_uid).container_id(0_u32).size(uid_range::SIZE).build()?;
     use LinuxNamespaceType as Ns;
     let namespaces = [Ns::User, Ns::Pid, Ns::Mount, Ns::Ipc, Ns::Uts, Ns::Cgroup, Ns::Network]
         .into_iter()

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::sandbox::{EndCause, ProcessEnd, Sandbox, SandboxEnd, SandboxError};
+use crate::sys::watch::watch;
 use crate::wire::message::{FromShim, Program, ToShim};
 use crate::wire::{Received, Seqpacket};
 
@@ -55,13 +56,9 @@ pub(super) async fn open(
 ) -> Result<Sandbox, SandboxError> {
     let failed = |error: io::Error| SandboxError::Create(error.to_string());
     control.set_nonblocking().map_err(failed)?;
-    let control = AsyncFd::with_interest(control, Interest::READABLE | Interest::WRITABLE).map_err(failed)?;
-    let shared = Arc::new(Shared {
-        control,
-        programs: Mutex::default(),
-        resized: Mutex::default(),
-        oom: Mutex::default(),
-    });
+    let control = watch(control).map_err(failed)?;
+    let shared =
+        Arc::new(Shared { control, programs: Mutex::default(), resized: Mutex::default(), oom: Mutex::default() });
     // Should the caller stop waiting, the control socket closes with `shared` and the shim takes everything down.
     match receive(&shared).await {
         Some(FromShim::Created) => {}

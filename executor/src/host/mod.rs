@@ -6,6 +6,7 @@ pub mod sandbox;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
+use crate::sys::watch::watch;
 use crate::wire::message::{Create, Hello, VERSION, Welcome};
 use crate::wire::{Received, Seqpacket};
 use sandbox::{Sandbox, SandboxError, SandboxRequest};
@@ -53,6 +55,7 @@ impl Zygote {
         let (socket, theirs) = Seqpacket::pair().map_err(|error| format!("make a socket: {error}"))?;
         let image = sealed_copy().map_err(|error| format!("copy the binary to a sealed memfd: {error}"))?;
         let child = Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()))
+            .arg0("runlet")
             .arg("zygote")
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -118,7 +121,7 @@ impl Host {
     pub fn new(zygote: Zygote) -> io::Result<Self> {
         zygote.socket.set_nonblocking()?;
         let inner = Inner {
-            socket: AsyncFd::with_interest(zygote.socket, Interest::READABLE | Interest::WRITABLE)?,
+            socket: watch(zygote.socket)?,
             child: Mutex::new(Some(zygote.child)),
             counter: AtomicU64::new(0),
             drivers: tokio_util::task::TaskTracker::new(),

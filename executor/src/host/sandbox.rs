@@ -196,14 +196,9 @@ impl Sandbox {
         self.shared.send(&message, &io.theirs).await?;
         drop(io.theirs);
         match start.await {
-            Ok(Ok(())) => Ok(Process {
-                stdin: io.stdin,
-                stdout: io.stdout,
-                stderr: io.stderr,
-                channel: io.channel,
-                end,
-                number,
-            }),
+            Ok(Ok(())) => {
+                Ok(Process { stdin: io.stdin, stdout: io.stdout, stderr: io.stderr, channel: io.channel, end, number })
+            }
             Ok(Err((message, errno))) => Err(SandboxError::Spawn { program, message, errno }),
             Err(_) => Err(SandboxError::Gone),
         }

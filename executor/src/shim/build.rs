@@ -64,7 +64,8 @@ pub(super) fn build(inherited: &Inherited, create: &Create) -> Result<Built, Str
 fn start(inherited: &Inherited, create: &Create, bundle: &Path) -> Result<Built, String> {
     let (socket, inner) = Seqpacket::pair().map_err(|error| error.to_string())?;
     let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
-    let nulls = [null(), null(), null()].into_iter().collect::<io::Result<Vec<_>>>().map_err(|error| error.to_string())?;
+    let nulls =
+        [null(), null(), null()].into_iter().collect::<io::Result<Vec<_>>>().map_err(|error| error.to_string())?;
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(nulls).map_err(|_| "three descriptors".to_owned())?;
     let executor = InitExecutor { filter: inherited.filter.clone(), socket: inner.as_raw_fd() };
     let mut container = ContainerBuilder::new(create.name.clone(), SyscallType::default())

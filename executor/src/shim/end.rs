@@ -32,12 +32,7 @@ impl Shim<'_> {
         sweep(self.inherited, &self.name, &self.cgroup);
         // Whoever else was our child (libcontainer's helpers) is dead by now.
         while waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
-        let end = SandboxEnd {
-            cause: self.cause.unwrap_or(EndCause::Died),
-            oom,
-            usage,
-            remains: self.remains(),
-        };
+        let end = SandboxEnd { cause: self.cause.unwrap_or(EndCause::Died), oom, usage, remains: self.remains() };
         let record = self.inherited.layout.exits().join(format!("{}.json", self.name));
         std::fs::write(&record, serde_json::to_vec(&end)?)?;
         if self.report(end).is_ok() {

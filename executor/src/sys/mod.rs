@@ -7,3 +7,4 @@ pub(crate) mod fds;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod watch;

@@ -104,12 +104,8 @@ impl Seqpacket {
         let mut fds = Vec::new();
         let (length, truncated) = {
             let mut slices = [IoSliceMut::new(&mut buffer)];
-            let received = recvmsg::<UnixAddr>(
-                self.0.as_raw_fd(),
-                &mut slices,
-                Some(&mut space),
-                MsgFlags::MSG_CMSG_CLOEXEC,
-            )?;
+            let received =
+                recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
             for control in received.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(raw) = control {
                     fds.extend(adopt_received(raw));

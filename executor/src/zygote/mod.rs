@@ -193,7 +193,8 @@ impl Zygote {
             Ok(ForkResult::Child) => {
                 let Self { inherited, server, children, lock, .. } = self;
                 // The shim outlives the zygote's duties: it must hold neither its socket nor its lock.
-                let ours = [server.as_fd(), children.as_fd(), lock.as_fd()].map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
+                let ours =
+                    [server.as_fd(), children.as_fd(), lock.as_fd()].map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
                 for fd in ours {
                     let _ = nix::unistd::close(fd);
                 }

@@ -1,0 +1,290 @@
+//! Admission: turns of functions and room on the host, given out in order, given back by dropping them.
+//!
+//! Owns the limits of the host and of each function; refuses to know what a sandbox is: it hands out a parked one as
+//! the handle `T` under which it was parked. Dropping a handle tells that sandbox to leave.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runlet_core::name::RevisionDigest;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use state::{Arrival, Book, Effects, Place};
+pub(crate) use state::{Bounds, FunctionKey, SandboxKey, Want};
+
+type Answer<T> = oneshot::Sender<Grant<T>>;
+
+#[derive(Debug)]
+struct Shared<T> {
+    book: Mutex<Book<T, Answer<T>>>,
+    bounds: Bounds,
+    freed: Notify,
+}
+
+/// The gate. Cheap to clone.
+#[derive(Debug)]
+pub(crate) struct Admission<T>(Arc<Shared<T>>);
+
+impl<T> Clone for Admission<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Why nobody may start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It can never start here.
+    #[error("it needs {wanted} bytes of memory; this host has {total} for sandboxes: lower `memory` or raise the server's `memory`")]
+    TooLarge {
+        /// What it needs.
+        wanted: u64,
+        /// What there is.
+        total: u64,
+    },
+    /// The queue is full.
+    #[error("{0} calls wait for a sandbox already; try again later")]
+    Full(u32),
+    /// It waited for its turn until its time was over.
+    #[error("no turn came free in time: {0} executions of the function run, which is its `max_concurrency`")]
+    NoTurn(u32),
+    /// It waited for room until its time was over.
+    #[error("no room for another sandbox came free in time")]
+    NoRoom,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Closed,
+}
+
+/// The right to run one execution of a function now; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Turn<T> {
+    key: Option<FunctionKey>,
+    shared: Arc<Shared<T>>,
+}
+
+/// Room for one sandbox on the host; to be dropped when that sandbox is gone.
+#[derive(Debug)]
+pub(crate) struct Room<T> {
+    number: u64,
+    memory: u64,
+    shared: Arc<Shared<T>>,
+}
+
+/// Where to run.
+#[derive(Debug)]
+pub(crate) enum Seat<T> {
+    /// In the sandbox that was parked under this handle.
+    Parked(T),
+    /// In a new sandbox.
+    New(Room<T>),
+}
+
+#[derive(Debug)]
+struct Grant<T> {
+    turn: Turn<T>,
+    seat: Seat<T>,
+}
+
+impl<T> Drop for Turn<T> {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.shared.change(|book| ((), book.end_turn(key)));
+        }
+    }
+}
+
+impl<T> Drop for Room<T> {
+    fn drop(&mut self) {
+        self.shared.change(|book| ((), book.end_room(self.number, self.memory)));
+    }
+}
+
+impl<T> Room<T> {
+    /// Names it to [`Admission::unpark`].
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Changes its size; `false` if there is no room for that.
+    pub(crate) fn resize(&mut self, memory: u64) -> bool {
+        let done = self.shared.change(|book| book.resize_room(self.memory, memory));
+        if done {
+            self.memory = memory;
+        }
+        done
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Book<T, Answer<T>>> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the book and carries out what follows from it, with the lock free: an answer that nobody waits for any
+    /// more comes back here as a dropped turn.
+    fn change<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Book<T, Answer<T>>) -> (R, Effects<T, Answer<T>>),
+    ) -> R {
+        let (result, effects) = change(&mut self.lock());
+        drop(effects.evict);
+        for (answer, place, key) in effects.start {
+            let turn = Turn { key, shared: Arc::clone(self) };
+            drop(answer.send(Grant { turn, seat: self.seat(place) }));
+        }
+        self.freed.notify_one();
+        result
+    }
+
+    fn seat(self: &Arc<Self>, place: Place<T>) -> Seat<T> {
+        match place {
+            Place::Parked(handle) => Seat::Parked(handle),
+            Place::New(number, memory) => Seat::New(Room { number, memory, shared: Arc::clone(self) }),
+        }
+    }
+}
+
+/// Takes a waiter out of the queue when it stops waiting for whatever reason.
+struct Waiting<'a, T> {
+    shared: &'a Arc<Shared<T>>,
+    ticket: u64,
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        // Nobody waits under the ticket once it was answered: then this changes nothing.
+        self.shared.change(|book| book.leave(self.ticket));
+    }
+}
+
+impl<T> Admission<T> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let book = Mutex::new(Book::new(bounds));
+        Self(Arc::new(Shared { book, bounds, freed: Notify::new() }))
+    }
+
+    /// Waits for a turn and a place, until `until` at most. `counted` waiters are bounded in number.
+    pub(crate) async fn acquire(
+        &self,
+        want: Want,
+        until: Option<Instant>,
+        counted: bool,
+    ) -> Result<(Turn<T>, Seat<T>), Refused> {
+        let key = want.function.as_ref().map(|(key, _)| key.clone());
+        let grant = self.arrive(want, until, false, counted, key).await?;
+        Ok((grant.turn, grant.seat))
+    }
+
+    /// Waits for another place, for one who has its turn: the place it got is no more. It goes before all others.
+    pub(crate) async fn again(&self, want: Want, until: Option<Instant>) -> Result<Seat<T>, Refused> {
+        Ok(self.arrive(want, until, true, false, None).await?.seat)
+    }
+
+    async fn arrive(
+        &self,
+        want: Want,
+        until: Option<Instant>,
+        has_turn: bool,
+        counted: bool,
+        key: Option<FunctionKey>,
+    ) -> Result<Grant<T>, Refused> {
+        let Bounds { memory, waiting, .. } = self.0.bounds;
+        if want.memory > memory {
+            return Err(Refused::TooLarge { wanted: want.memory, total: memory });
+        }
+        let (answer, granted) = oneshot::channel();
+        let (arrival, evict) = self.0.lock().arrive(want, has_turn, counted, answer);
+        drop(evict);
+        match arrival {
+            Arrival::Start(place) => {
+                Ok(Grant { turn: Turn { key, shared: Arc::clone(&self.0) }, seat: self.0.seat(place) })
+            }
+            Arrival::Full => Err(Refused::Full(waiting)),
+            Arrival::Closed => Err(Refused::Closed),
+            Arrival::Wait(ticket) => self.wait(granted, ticket, until, key.as_ref()).await,
+        }
+    }
+
+    async fn wait(
+        &self,
+        mut granted: oneshot::Receiver<Grant<T>>,
+        ticket: u64,
+        until: Option<Instant>,
+        key: Option<&FunctionKey>,
+    ) -> Result<Grant<T>, Refused> {
+        let waiting = Waiting { shared: &self.0, ticket };
+        let answer = match until {
+            None => Some((&mut granted).await),
+            Some(until) => timeout_at(until, &mut granted).await.ok(),
+        };
+        if let Some(answer) = answer {
+            return answer.map_err(|_| Refused::Closed);
+        }
+        let (for_turn, running) = {
+            let book = self.0.lock();
+            (book.waits_for_turn(waiting.ticket), key.map_or(0, |key| book.running(key)))
+        };
+        granted.close();
+        // The answer may have come while the time ran out.
+        granted.try_recv().map_err(|_| if for_turn == Some(true) { Refused::NoTurn(running) } else { Refused::NoRoom })
+    }
+
+    /// Parks a sandbox for the next execution of its revision.
+    pub(crate) fn park(&self, room: &Room<T>, function: FunctionKey, key: SandboxKey, handle: T) {
+        self.0.change(|book| ((), book.park((room.number, room.memory), function, key, handle)));
+    }
+
+    /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave.
+    pub(crate) fn unpark(&self, room: u64) -> bool {
+        let (found, handle) = self.0.lock().unpark(room);
+        drop(handle);
+        found
+    }
+
+    /// Tells the function's parked sandboxes of other revisions than `keep` to leave.
+    pub(crate) fn retire(&self, function: &FunctionKey, keep: &RevisionDigest) {
+        let evicted = self.0.lock().retire(function, keep);
+        drop(evicted);
+    }
+
+    /// From now on nobody starts; whoever waits is told so, and whatever is parked is told to leave.
+    pub(crate) fn close(&self) {
+        let closed = self.0.lock().close();
+        drop(closed);
+    }
+
+    /// Something came free, since the last time this was asked.
+    pub(crate) async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+
+    /// How many sandboxes of `memory` bytes could start now.
+    pub(crate) fn spare(&self, memory: u64) -> u32 {
+        self.0.lock().spare(memory)
+    }
+
+    /// The functions that run, or have waiting, as much as they may.
+    pub(crate) fn full(&self) -> Vec<FunctionKey> {
+        self.0.lock().full()
+    }
+
+    /// Executions of the function that run.
+    pub(crate) fn running(&self, function: &FunctionKey) -> u32 {
+        self.0.lock().running(function)
+    }
+
+    /// Memory promised to sandboxes, sandboxes that exist, waiters.
+    pub(crate) fn usage(&self) -> (u64, u32, usize) {
+        self.0.lock().usage()
+    }
+
+    /// What the host has.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.0.bounds
+    }
+}

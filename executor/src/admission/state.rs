@@ -1,0 +1,382 @@
+//! Who may start now: plain bookkeeping, without clocks, tasks or locks.
+//!
+//! A waiter starts when its function has a free turn, and there is either a parked sandbox of its revision or room for
+//! a new one. Order is first come, first served, with two ways past an earlier waiter, neither of which takes anything
+//! from it: another function may go past one that is at its own maximum, and one that finds a parked sandbox may go
+//! past one that waits for room. Room is never given to a later waiter while an earlier one waits for room: a large
+//! sandbox does not starve behind small ones. To make room, parked sandboxes are told to leave, longest parked first.
+
+use std::collections::{HashMap, VecDeque};
+
+use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
+
+/// A function, as concurrency is counted.
+pub(crate) type FunctionKey = (Namespace, FunctionName);
+
+/// What a sandbox belongs to: it serves nobody else.
+pub(crate) type SandboxKey = (Namespace, RevisionDigest);
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Want {
+    /// The function, and how many executions of it may run at a time; `None`: not counted.
+    pub(crate) function: Option<(FunctionKey, u32)>,
+    /// A parked sandbox of this key will do.
+    pub(crate) reuse: Option<SandboxKey>,
+    /// Memory of a new sandbox, bytes.
+    pub(crate) memory: u64,
+}
+
+impl Want {
+    fn key(&self) -> Option<&FunctionKey> {
+        self.function.as_ref().map(|(key, _)| key)
+    }
+}
+
+/// What the host has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Memory for sandboxes, bytes.
+    pub(crate) memory: u64,
+    /// Sandboxes at a time.
+    pub(crate) sandboxes: u32,
+    /// Waiters at a time, of those that count.
+    pub(crate) waiting: u32,
+}
+
+/// How a function stands.
+#[derive(Debug, Default, Clone, Copy)]
+struct Load {
+    running: u32,
+    waiting: u32,
+    max: u32,
+}
+
+/// A sandbox that waits for its next execution.
+#[derive(Debug)]
+struct Parked<T> {
+    room: u64,
+    memory: u64,
+    function: FunctionKey,
+    key: SandboxKey,
+    handle: T,
+}
+
+/// Where an execution may run, as the book knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<T> {
+    /// In this parked sandbox.
+    Parked(T),
+    /// In a new sandbox: number and size of its room.
+    New(u64, u64),
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    ticket: u64,
+    want: Want,
+    /// Whether it has its turn already and lacks only a place.
+    has_turn: bool,
+    /// Whether it is among those that [`Bounds::waiting`] bounds.
+    counted: bool,
+    answer: W,
+}
+
+/// What became of one who came.
+#[derive(Debug)]
+pub(super) enum Arrival<T> {
+    /// It may start.
+    Start(Place<T>),
+    /// It waits under this ticket.
+    Wait(u64),
+    /// Too many wait already.
+    Full,
+    /// Nobody may start any more.
+    Closed,
+}
+
+/// What a change made happen; to be carried out once the lock is free.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Effects<T, W> {
+    /// Waiters that may start: where, and the turn that was taken for them.
+    pub(super) start: Vec<(W, Place<T>, Option<FunctionKey>)>,
+    /// Parked sandboxes that have to leave.
+    pub(super) evict: Vec<T>,
+}
+
+/// The book: `T` is a handle on a parked sandbox, `W` is how a waiter is answered.
+#[derive(Debug)]
+pub(super) struct Book<T, W> {
+    bounds: Bounds,
+    memory: u64,
+    sandboxes: u32,
+    /// Rooms that will come free without anybody's doing, and their memory.
+    leaving: HashMap<u64, u64>,
+    loads: HashMap<FunctionKey, Load>,
+    /// Longest parked first.
+    parked: Vec<Parked<T>>,
+    queue: VecDeque<Waiter<W>>,
+    counted: u32,
+    /// Whether somebody in the queue waits for room.
+    short_of_room: bool,
+    closed: bool,
+    next: u64,
+}
+
+impl<T, W> Book<T, W> {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            memory: 0,
+            sandboxes: 0,
+            leaving: HashMap::new(),
+            loads: HashMap::new(),
+            parked: Vec::new(),
+            queue: VecDeque::new(),
+            counted: 0,
+            short_of_room: false,
+            closed: false,
+            next: 0,
+        }
+    }
+
+    /// Memory promised, sandboxes that exist, waiters.
+    pub(super) fn usage(&self) -> (u64, u32, usize) {
+        (self.memory, self.sandboxes, self.queue.len())
+    }
+
+    /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.
+    pub(super) fn arrive(&mut self, want: Want, has_turn: bool, counted: bool, answer: W) -> (Arrival<T>, Vec<T>) {
+        if self.closed {
+            return (Arrival::Closed, Vec::new());
+        }
+        let waits_for_room = has_turn || self.has_free_turn(&want);
+        if waits_for_room && let Some(place) = self.place(&want, self.short_of_room && !has_turn) {
+            if !has_turn {
+                self.take_turn(&want);
+            }
+            return (Arrival::Start(place), Vec::new());
+        }
+        if counted && self.counted >= self.bounds.waiting {
+            return (Arrival::Full, Vec::new());
+        }
+        let evict = if waits_for_room && (has_turn || !self.short_of_room) { self.make_room(want.memory) } else { Vec::new() };
+        self.short_of_room |= waits_for_room;
+        self.next += 1;
+        let ticket = self.next;
+        self.counted += u32::from(counted);
+        if let (Some((key, max)), false) = (&want.function, has_turn) {
+            let load = self.loads.entry(key.clone()).or_default();
+            load.waiting += 1;
+            load.max = *max;
+        }
+        let waiter = Waiter { ticket, want, has_turn, counted, answer };
+        if has_turn { self.queue.push_front(waiter) } else { self.queue.push_back(waiter) }
+        (Arrival::Wait(ticket), evict)
+    }
+
+    /// A waiter gives up; `false` if it waits no more.
+    pub(super) fn leave(&mut self, ticket: u64) -> (bool, Effects<T, W>) {
+        let Some(at) = self.queue.iter().position(|waiter| waiter.ticket == ticket) else {
+            return (false, Effects { start: Vec::new(), evict: Vec::new() });
+        };
+        self.remove_waiter(at);
+        (true, self.pump())
+    }
+
+    /// Whether a waiter waits for its turn (else for room); `None` if it waits no more.
+    pub(super) fn waits_for_turn(&self, ticket: u64) -> Option<bool> {
+        let waiter = self.queue.iter().find(|waiter| waiter.ticket == ticket)?;
+        Some(!waiter.has_turn && !self.has_free_turn(&waiter.want))
+    }
+
+    /// An execution of the function has ended.
+    pub(super) fn end_turn(&mut self, key: &FunctionKey) -> Effects<T, W> {
+        if let Some(load) = self.loads.get_mut(key) {
+            load.running = load.running.saturating_sub(1);
+        }
+        self.forget_load(key);
+        self.pump()
+    }
+
+    /// A sandbox is gone.
+    pub(super) fn end_room(&mut self, room: u64, memory: u64) -> Effects<T, W> {
+        self.leaving.remove(&room);
+        self.memory = self.memory.saturating_sub(memory);
+        self.sandboxes = self.sandboxes.saturating_sub(1);
+        self.pump()
+    }
+
+    /// A sandbox wants to have another size; `false` if there is no room for that.
+    pub(super) fn resize_room(&mut self, old: u64, new: u64) -> (bool, Effects<T, W>) {
+        let memory = self.memory.saturating_sub(old).saturating_add(new);
+        if new > old && (memory > self.bounds.memory || self.short_of_room) {
+            return (false, Effects { start: Vec::new(), evict: Vec::new() });
+        }
+        self.memory = memory;
+        (true, self.pump())
+    }
+
+    /// A sandbox is free for the next execution of its revision.
+    pub(super) fn park(
+        &mut self,
+        (room, memory): (u64, u64),
+        function: FunctionKey,
+        key: SandboxKey,
+        handle: T,
+    ) -> Effects<T, W> {
+        if self.closed {
+            self.leaving.insert(room, memory);
+            return Effects { start: Vec::new(), evict: vec![handle] };
+        }
+        self.parked.push(Parked { room, memory, function, key, handle });
+        self.pump()
+    }
+
+    /// A parked sandbox ends by itself; `false` if it is parked no more: somebody has taken it, or told it to leave.
+    pub(super) fn unpark(&mut self, room: u64) -> (bool, Option<T>) {
+        let Some(at) = self.parked.iter().position(|parked| parked.room == room) else { return (false, None) };
+        let parked = self.parked.remove(at);
+        self.leaving.insert(parked.room, parked.memory);
+        (true, Some(parked.handle))
+    }
+
+    /// Takes out what is parked for the function and is not of revision `keep`.
+    pub(super) fn retire(&mut self, function: &FunctionKey, keep: &RevisionDigest) -> Vec<T> {
+        self.evict_where(|parked| parked.function == *function && parked.key.1 != *keep)
+    }
+
+    /// From now on nobody starts. Takes out everything that is parked, and all waiters.
+    pub(super) fn close(&mut self) -> (Vec<T>, Vec<W>) {
+        self.closed = true;
+        let mut answers = Vec::new();
+        while !self.queue.is_empty() {
+            answers.push(self.remove_waiter(0).answer);
+        }
+        self.short_of_room = false;
+        (self.evict_where(|_| true), answers)
+    }
+
+    /// How many sandboxes of `memory` bytes could start now. None while somebody waits for room.
+    pub(super) fn spare(&self, memory: u64) -> u32 {
+        if self.short_of_room || self.closed {
+            return 0;
+        }
+        let parked: u64 = self.parked.iter().map(|parked| parked.memory).sum();
+        let free = self.bounds.memory.saturating_sub(self.memory) + parked;
+        let by_memory = u32::try_from(free / memory.max(1)).unwrap_or(u32::MAX);
+        let parked = u32::try_from(self.parked.len()).unwrap_or(u32::MAX);
+        by_memory.min(self.bounds.sandboxes.saturating_sub(self.sandboxes).saturating_add(parked))
+    }
+
+    /// The functions that run, or have waiting, as much as they may.
+    pub(super) fn full(&self) -> Vec<FunctionKey> {
+        let full = |load: &Load| load.running + load.waiting >= load.max;
+        self.loads.iter().filter(|(_, load)| full(load)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Executions of the function that run.
+    pub(super) fn running(&self, key: &FunctionKey) -> u32 {
+        self.loads.get(key).map_or(0, |load| load.running)
+    }
+
+    fn has_free_turn(&self, want: &Want) -> bool {
+        want.function.as_ref().is_none_or(|(key, max)| self.running(key) < *max)
+    }
+
+    fn take_turn(&mut self, want: &Want) {
+        if let Some((key, max)) = &want.function {
+            let load = self.loads.entry(key.clone()).or_default();
+            load.running += 1;
+            load.max = *max;
+        }
+    }
+
+    fn forget_load(&mut self, key: &FunctionKey) {
+        if self.loads.get(key).is_some_and(|load| load.running == 0 && load.waiting == 0) {
+            self.loads.remove(key);
+        }
+    }
+
+    /// A place for it: the parked sandbox that was parked last, or, unless it `may_not_take_room`, room.
+    fn place(&mut self, want: &Want, may_not_take_room: bool) -> Option<Place<T>> {
+        let parked = want.reuse.as_ref().and_then(|key| self.parked.iter().rposition(|parked| parked.key == *key));
+        if let Some(at) = parked {
+            return Some(Place::Parked(self.parked.remove(at).handle));
+        }
+        let fits = self.memory.saturating_add(want.memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
+        if may_not_take_room || !fits {
+            return None;
+        }
+        self.memory += want.memory;
+        self.sandboxes += 1;
+        self.next += 1;
+        Some(Place::New(self.next, want.memory))
+    }
+
+    /// Tells parked sandboxes to leave until, once they have left, there is room for `memory` bytes.
+    fn make_room(&mut self, memory: u64) -> Vec<T> {
+        let mut evict = Vec::new();
+        while !self.parked.is_empty() {
+            let leaving: u64 = self.leaving.values().sum();
+            let leavers = u32::try_from(self.leaving.len()).unwrap_or(u32::MAX);
+            let fits = self.memory.saturating_sub(leaving).saturating_add(memory) <= self.bounds.memory;
+            if fits && self.sandboxes.saturating_sub(leavers) < self.bounds.sandboxes {
+                break;
+            }
+            let parked = self.parked.remove(0);
+            self.leaving.insert(parked.room, parked.memory);
+            evict.push(parked.handle);
+        }
+        evict
+    }
+
+    fn evict_where(&mut self, which: impl Fn(&Parked<T>) -> bool) -> Vec<T> {
+        let (out, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.parked).into_iter().partition(which);
+        self.parked = kept;
+        self.leaving.extend(out.iter().map(|parked| (parked.room, parked.memory)));
+        out.into_iter().map(|parked| parked.handle).collect()
+    }
+
+    fn remove_waiter(&mut self, at: usize) -> Waiter<W> {
+        let waiter = self.queue.remove(at).expect("the caller has found it there");
+        self.counted -= u32::from(waiter.counted);
+        if let (Some(key), false) = (waiter.want.key(), waiter.has_turn) {
+            if let Some(load) = self.loads.get_mut(key) {
+                load.waiting = load.waiting.saturating_sub(1);
+            }
+            self.forget_load(key);
+        }
+        waiter
+    }
+
+    /// Starts every waiter that can, in order.
+    fn pump(&mut self) -> Effects<T, W> {
+        let mut effects = Effects { start: Vec::new(), evict: Vec::new() };
+        self.short_of_room = false;
+        let mut at = 0;
+        while let Some(waiter) = self.queue.get(at) {
+            if !waiter.has_turn && !self.has_free_turn(&waiter.want) {
+                at += 1;
+                continue;
+            }
+            let want = waiter.want.clone();
+            if let Some(place) = self.place(&want, self.short_of_room) {
+                let waiter = self.remove_waiter(at);
+                if !waiter.has_turn {
+                    self.take_turn(&want);
+                }
+                let turn = want.key().filter(|_| !waiter.has_turn).cloned();
+                effects.start.push((waiter.answer, place, turn));
+                continue;
+            }
+            if !self.short_of_room {
+                effects.evict.extend(self.make_room(want.memory));
+                self.short_of_room = true;
+            }
+            at += 1;
+        }
+        effects
+    }
+}

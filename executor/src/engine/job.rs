@@ -1,0 +1,228 @@
+//! A job: one execution that is to be made, and what its code is told about it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use runlet_core::cause::Cause;
+use runlet_core::clock::Timestamp;
+use runlet_core::id::{ExecutionId, InvocationId};
+use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset, RuntimeKind};
+use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
+use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::secret::Secrets;
+use serde_json::json;
+
+use super::body;
+use crate::admission::{FunctionKey, SandboxKey, Want};
+use crate::host::sandbox::{ProcessSpec, SandboxRequest};
+use crate::session::{Invocation, Launch};
+
+/// Where a program finds the context in the sandbox.
+const CONTEXT_FILE: &str = "/tmp/runlet-context.json";
+
+/// One execution that is to be made.
+pub(super) struct Job {
+    pub(super) namespace: Namespace,
+    pub(super) function: FunctionName,
+    pub(super) revision: RevisionDigest,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) invocation: InvocationId,
+    pub(super) execution: ExecutionId,
+    pub(super) attempt: u32,
+    /// The fence of its claim; `None` for synchronous calls.
+    pub(super) fence: Option<i64>,
+    pub(super) cause: Cause,
+    pub(super) payload: Bytes,
+    pub(super) content_type: Option<String>,
+}
+
+impl Job {
+    pub(super) fn function_key(&self) -> FunctionKey {
+        (self.namespace.clone(), self.function.clone())
+    }
+
+    pub(super) fn sandbox_key(&self) -> SandboxKey {
+        (self.namespace.clone(), self.revision.clone())
+    }
+
+    /// What it needs to start.
+    pub(super) fn want(&self) -> Want {
+        Want {
+            function: Some((self.function_key(), self.manifest.max_concurrency)),
+            reuse: self.is_warm().then(|| self.sandbox_key()),
+            memory: self.manifest.limits.memory.0,
+        }
+    }
+
+    /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
+    pub(super) fn is_warm(&self) -> bool {
+        self.manifest.reset == Reset::Warm && self.manifest.runtime != RuntimeKind::Exec
+    }
+
+    /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
+    pub(super) fn retries(&self, began: bool) -> bool {
+        self.fence.is_some() && (!began || self.manifest.on_lost == OnLost::Retry)
+    }
+
+    pub(super) fn sandbox(&self) -> SandboxRequest {
+        SandboxRequest {
+            namespace: self.namespace.clone(),
+            revision: Some(self.revision.clone()),
+            runtime: self.manifest.runtime,
+            limits: self.manifest.limits,
+        }
+    }
+
+    /// The function's environment with the secrets looked up.
+    ///
+    /// # Errors
+    /// The outcome of an execution that cannot start, naming the secret that is not there.
+    pub(super) fn environment(&self, secrets: &dyn Secrets) -> Result<BTreeMap<String, String>, Outcome> {
+        let resolve = |(name, value): (&String, &EnvValue)| match value {
+            EnvValue::Plain(text) => Ok((name.clone(), text.clone())),
+            EnvValue::Secret(secret) => {
+                let failed = |what: &str| {
+                    let message = format!("the secret `{secret}` (for the variable {name}) {what}");
+                    Outcome::because(OutcomeKind::InitError, message)
+                };
+                let value = secrets.get(&self.namespace, secret).ok_or_else(|| {
+                    failed(&format!("is not there for namespace `{}`: add [secrets.{secret}] to the server's configuration", self.namespace))
+                })?;
+                let text = std::str::from_utf8(value.expose()).ok().filter(|text| !text.contains('\0'));
+                let text = text.ok_or_else(|| failed("is no text without NUL, which an environment cannot hold"))?;
+                Ok((name.clone(), text.to_owned()))
+            }
+        };
+        self.manifest.env.iter().map(resolve).collect()
+    }
+
+    /// The runner to start, for runtimes that have one.
+    pub(super) fn launch(&self, env: &BTreeMap<String, String>) -> Launch {
+        let launch = runlet_runtimes::launch::launch(&self.manifest, env);
+        Launch { init: launch.init.clone(), process: process(launch) }
+    }
+
+    /// The program to run once, with the facts about this execution in its environment and in a file.
+    pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
+        let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
+        process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
+        process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).to_string()));
+        process.stdin = true;
+        process
+    }
+
+    /// The call, for a runner.
+    pub(super) fn call(&self, deadline: Timestamp) -> Invocation {
+        let (body_kind, body) = body::event(self.content_type.as_deref(), &self.payload);
+        Invocation { context: self.context(deadline), body_kind, body }
+    }
+
+    fn context(&self, deadline: Timestamp) -> serde_json::Value {
+        let Cause { kind, trigger, delivery, headers, normalised, .. } = &self.cause;
+        json!({
+            "namespace": self.namespace,
+            "function": self.function,
+            "revision": self.revision,
+            "invocation": self.invocation,
+            "execution": self.execution,
+            "attempt": self.attempt,
+            "deadline_ms": deadline.timestamp_millis(),
+            "memory_limit": self.manifest.limits.memory.0,
+            "cause": {
+                "kind": kind, "trigger": trigger, "delivery": delivery, "headers": headers, "normalised": normalised,
+            },
+        })
+    }
+
+    fn facts(&self, deadline: Timestamp) -> Vec<(&'static str, String)> {
+        let mut facts = vec![
+            ("RUNLET_NAMESPACE", self.namespace.to_string()),
+            ("RUNLET_FUNCTION", self.function.to_string()),
+            ("RUNLET_REVISION", self.revision.to_string()),
+            ("RUNLET_INVOCATION", self.invocation.to_string()),
+            ("RUNLET_EXECUTION", self.execution.to_string()),
+            ("RUNLET_ATTEMPT", self.attempt.to_string()),
+            ("RUNLET_DEADLINE_MS", deadline.timestamp_millis().to_string()),
+            ("RUNLET_MEMORY_LIMIT", self.manifest.limits.memory.0.to_string()),
+            ("RUNLET_CAUSE", self.cause.kind.as_str().to_owned()),
+            ("RUNLET_CONTEXT", CONTEXT_FILE.to_owned()),
+        ];
+        facts.extend(self.cause.trigger.map(|id| ("RUNLET_TRIGGER", id.to_string())));
+        facts.extend(self.cause.delivery.map(|id| ("RUNLET_DELIVERY", id.to_string())));
+        facts
+    }
+}
+
+fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {
+    let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
+    ProcessSpec { argv, env, cwd, stdin: false, channel, files: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runlet_core::cause::CauseKind;
+    use runlet_core::clock;
+    use runlet_core::name::SecretName;
+    use runlet_core::secret::Secret;
+
+    #[derive(Debug)]
+    struct OneSecret(&'static [u8]);
+
+    impl Secrets for OneSecret {
+        fn get(&self, _: &Namespace, name: &SecretName) -> Option<Secret> {
+            (name.as_str() == "there").then(|| Secret::new(self.0))
+        }
+    }
+
+    fn job(env: &str) -> Job {
+        let text = format!("schema = 1\nname = \"f\"\nruntime = \"exec\"\nhandler = \"run.sh\"\n[env]\n{env}\n");
+        Job {
+            namespace: Namespace::default_namespace(),
+            function: FunctionName::new("f").unwrap(),
+            revision: RevisionDigest::from_sha256(&[7; 32]),
+            manifest: Arc::new(Manifest::parse(&text).unwrap()),
+            invocation: InvocationId::new(),
+            execution: ExecutionId::new(),
+            attempt: 2,
+            fence: None,
+            cause: Cause::of_kind(CauseKind::Webhook),
+            payload: Bytes::new(),
+            content_type: None,
+        }
+    }
+
+    #[test]
+    fn secrets_become_variables_or_a_clear_refusal() {
+        let given = job("A = \"plain\"\nB = { secret = \"there\" }").environment(&OneSecret(b"hush")).unwrap();
+        assert_eq!(given.into_values().collect::<Vec<_>>(), ["plain", "hush"]);
+        for (env, value, expected) in [
+            ("B = { secret = \"gone\" }", &b"x"[..], "[secrets.gone]"),
+            ("B = { secret = \"there\" }", b"\xff", "the variable B"),
+            ("B = { secret = \"there\" }", b"a\0b", "no text without NUL"),
+        ] {
+            let outcome = job(env).environment(&OneSecret(value)).unwrap_err();
+            assert_eq!(outcome.kind, OutcomeKind::InitError);
+            let message = outcome.error.unwrap().message;
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_told_the_same_facts_by_environment_and_file() {
+        let job = job("RUNLET_EXECUTION = \"forged\"\nPATH = \"/mine\"");
+        let deadline = clock::now();
+        let program = job.program(&job.environment(&OneSecret(b"")).unwrap(), deadline);
+        let (path, text) = &program.files[0];
+        let context: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(program.env["RUNLET_CONTEXT"], *path);
+        assert_eq!(program.env["PATH"], "/mine");
+        assert_eq!(program.env["RUNLET_EXECUTION"], job.execution.to_string());
+        assert_eq!(context["execution"], program.env["RUNLET_EXECUTION"]);
+        assert_eq!(context["deadline_ms"].to_string(), program.env["RUNLET_DEADLINE_MS"]);
+        assert_eq!(context["cause"]["kind"], "webhook");
+        assert!(context["cause"]["delivery"].is_null() && !program.env.contains_key("RUNLET_DELIVERY"));
+        assert_eq!(program.argv, ["/var/task/run.sh"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! A runner that stays in its sandbox and serves one call after another over fd 3.
+
+use std::time::{Duration, Instant};
+
+use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_runtimes::frame::Kind;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Answer, Answered, Breach};
+use super::greeting::{Greeted, Greeting};
+use super::runner::{Halt, Runner};
+use super::supervise::{Push, supervise};
+use super::{BodyKind, Invocation, Invoked, Launch, OutputSink, verdict};
+use crate::host::sandbox::{ProcessSpec, Sandbox, SandboxError};
+
+/// How long the pipes of a sandbox that was killed may stay open.
+const PIPE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A runner that is ready in a sandbox; serves one call at a time.
+#[derive(Debug)]
+pub struct Session {
+    sandbox: Sandbox,
+    runner: Runner,
+    /// Calls made so far; the number of the last one.
+    calls: u64,
+}
+
+/// Body of the invoke frame.
+#[derive(Serialize)]
+struct InvokeHead<'a> {
+    body: BodyKind,
+    context: &'a serde_json::Value,
+}
+
+impl Session {
+    /// Starts the runner of `launch` in `sandbox` and waits until it is ready. What it writes meanwhile goes to `sink`.
+    ///
+    /// # Errors
+    /// How it failed, and the sandbox, which has been told to end.
+    pub async fn open(
+        sandbox: Sandbox,
+        launch: Launch,
+        deadline: Instant,
+        cancel: &CancellationToken,
+        sink: &mut impl OutputSink,
+    ) -> Result<Self, (Outcome, Sandbox)> {
+        sandbox.arm(Some(deadline));
+        let start = greet(&sandbox, launch, sink);
+        let (done, push) = supervise(|| sandbox.kill(), deadline, cancel, start).await;
+        let (outcome, runner) = match done {
+            Some(Ok((mut runner, Ok(Greeted::Ready)))) if push.is_none() => {
+                sandbox.arm(None);
+                runner.output.drain(sink).await;
+                runner.channel.trim();
+                return Ok(Self { sandbox, runner, calls: 0 });
+            }
+            Some(Ok((runner, greeted))) => (unready(&sandbox, greeted, deadline, push).await, Some(runner)),
+            Some(Err(error)) => (verdict::of_start(&sandbox, error, push).await, None),
+            None => (verdict::of_push(push.unwrap_or(Push::Overdue)), None),
+        };
+        sandbox.kill();
+        if let Some(mut runner) = runner {
+            runner.output.finish(PIPE_PATIENCE, sink).await;
+        }
+        Err((outcome, sandbox))
+    }
+
+    /// Makes a call and waits for its end. What the code writes meanwhile goes to `sink`, all of it before this returns.
+    ///
+    /// The sandbox lives on only if the call ended by an answer, in time and in order.
+    pub async fn invoke(
+        &mut self,
+        call: Invocation,
+        deadline: Instant,
+        max_result: usize,
+        cancel: &CancellationToken,
+        sink: &mut impl OutputSink,
+    ) -> Invoked {
+        if self.calls > 0 {
+            // Written behind the end of the last call: nobody's. Before the first call it is the start's.
+            self.runner.output.discard();
+        }
+        self.calls += 1;
+        self.sandbox.arm(Some(deadline));
+        let work = talk(&mut self.runner, self.calls, call, max_result, sink);
+        let (done, push) = supervise(|| self.sandbox.kill(), deadline, cancel, work).await;
+        match done {
+            Some(Ok(answered)) => {
+                self.sandbox.arm(None);
+                // From here on the timer cannot fire; before, it may have.
+                let reusable = push.is_none() && Instant::now() < deadline && self.is_in_order();
+                if !reusable {
+                    self.sandbox.kill();
+                }
+                self.runner.output.drain(sink).await;
+                self.runner.channel.trim();
+                invoked(answered, reusable)
+            }
+            Some(Err(halt)) => {
+                let outcome = verdict::of_halt(&self.sandbox, halt, deadline, push).await;
+                self.sandbox.kill();
+                self.runner.output.finish(PIPE_PATIENCE, sink).await;
+                Invoked::failed(outcome)
+            }
+            None => Invoked::failed(verdict::of_push(push.unwrap_or(Push::Overdue))),
+        }
+    }
+
+    /// Whether it can serve a call, as far as can be seen without waiting.
+    pub fn is_usable(&mut self) -> bool {
+        self.sandbox.ended().is_none() && self.runner.is_usable()
+    }
+
+    /// Waits until this idle session breaks: its process or sandbox ended, or it spoke unasked. It must not be reused then.
+    /// What it writes while idle is read and thrown away, up to a bound at which it counts as broken. May be dropped at any point.
+    pub async fn idle(&mut self) {
+        self.runner.idle().await;
+    }
+
+    /// Its sandbox.
+    #[must_use]
+    pub const fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Ends the session; the sandbox is left for whoever destroys it.
+    #[must_use]
+    pub fn into_sandbox(self) -> Sandbox {
+        self.sandbox
+    }
+
+    /// Whether nothing of the last call is under way, and the process lives.
+    fn is_in_order(&mut self) -> bool {
+        !self.runner.channel.has_unsent() && self.runner.channel.is_open() && self.runner.end.peek().is_none()
+    }
+}
+
+/// Starts the runner and exchanges the first words with it.
+async fn greet(
+    sandbox: &Sandbox,
+    launch: Launch,
+    sink: &mut impl OutputSink,
+) -> Result<(Runner, Result<Greeted, Halt>), SandboxError> {
+    let process = sandbox.spawn(ProcessSpec { channel: true, ..launch.process }).await?;
+    let Some(mut runner) = Runner::new(process) else {
+        return Err(SandboxError::Protocol("it gave no channel to the runner".to_owned()));
+    };
+    let mut greeting = Greeting::new(&launch.init);
+    let greeted = runner.converse(|frame, channel| greeting.hear(&frame, channel), sink).await;
+    Ok((runner, greeted))
+}
+
+/// Why a runner that was started is not ready.
+async fn unready(sandbox: &Sandbox, greeted: Result<Greeted, Halt>, deadline: Instant, push: Option<Push>) -> Outcome {
+    match (greeted, push) {
+        (Ok(Greeted::InitError(detail)), _) => Outcome { error: Some(detail), ..Outcome::of(OutcomeKind::InitError) },
+        // It became ready while it was being killed.
+        (Ok(Greeted::Ready), push) => verdict::of_push(push.unwrap_or(Push::Overdue)),
+        (Err(halt), push) => verdict::of_halt(sandbox, halt, deadline, push).await,
+    }
+}
+
+/// Says what is to be done and listens to the answer.
+async fn talk(
+    runner: &mut Runner,
+    number: u64,
+    call: Invocation,
+    max_result: usize,
+    sink: &mut impl OutputSink,
+) -> Result<Answered, Halt> {
+    let head = InvokeHead { body: call.body_kind, context: &call.context };
+    let bodiless = call.body_kind == BodyKind::None;
+    runner.channel.say(Kind::Invoke, number, bodiless, &head).map_err(|_| Breach::OwnFrame("context of the call"))?;
+    if !bodiless {
+        runner.channel.say_body(number, call.body);
+    }
+    let mut answer = Answer::new(number, max_result);
+    runner.converse(|frame, _| answer.hear(frame), sink).await
+}
+
+fn invoked(answered: Answered, reusable: bool) -> Invoked {
+    match answered {
+        Answered::Result { body, content_type } => {
+            Invoked { outcome: Outcome::ok(), result: body, content_type, reusable }
+        }
+        Answered::Error(detail) => {
+            let outcome = Outcome { error: Some(detail), ..Outcome::of(OutcomeKind::Error) };
+            Invoked { reusable, ..Invoked::failed(outcome) }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The senders that runlet understands.
+//!
+//! A forge gets a module of its own that says how it signs ([`Adapter::verify`]) and what its requests mean
+//! ([`Adapter::read`]); nothing outside this crate knows a forge's header or field. Reporting back to a forge and
+//! the drivers of CI runners will live beside them, in the same modules.
+
+mod github;
+mod hmac;
+mod label;
+mod loose;
+mod signature;
+
+use runlet_core::manifest::AdapterKind;
+use runlet_triggers::webhook::Adapter;
+
+/// The adapter of a kind.
+#[must_use]
+pub fn adapter(kind: AdapterKind) -> &'static dyn Adapter {
+    match kind {
+        AdapterKind::Github => &github::Github,
+        AdapterKind::Hmac => &hmac::Generic,
+    }
+}

@@ -1,0 +1,51 @@
+//! `make bench`: runlet beside its references, interleaved in one run, medians of rounds.
+//!
+//! Absolute figures move with the machine and its neighbours; the ratios inside one run are what counts.
+
+mod cold;
+mod load;
+mod process;
+mod reference;
+mod table;
+mod under_test;
+mod warm;
+mod webhook;
+
+use std::time::Duration;
+
+/// How much to measure.
+struct Scale {
+    rounds: usize,
+    span: Duration,
+    starts: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let role = std::env::args().nth(1).unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match role.as_str() {
+        "reference" => runtime.block_on(reference::serve()),
+        "rows" => runtime.block_on(webhook::commit_rows()),
+        _ => {
+            let quick = std::env::var_os("RUNLET_BENCH_QUICK").is_some();
+            let scale = if quick {
+                Scale { rounds: 2, span: Duration::from_millis(500), starts: 10 }
+            } else {
+                Scale { rounds: 5, span: Duration::from_secs(2), starts: 40 }
+            };
+            runtime.block_on(all(&scale))
+        }
+    }
+}
+
+async fn all(scale: &Scale) -> anyhow::Result<()> {
+    let server = under_test::Server::start().await?;
+    table::heading();
+    let idle = server.memory()?;
+    warm::measure(&server, scale).await?;
+    cold::measure(&server, scale).await?;
+    webhook::measure(&server, scale).await?;
+    table::memory("idle, before the first call", &idle);
+    table::memory("after all of the above, one warm python sandbox or more", &server.memory()?);
+    server.stop().await
+}

@@ -1,0 +1,144 @@
+//! The server under test: the release binary on its embedded default, in directories of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::StatusCode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::load::Target;
+use crate::process::{self, Memory};
+
+/// Signing secret of the hook.
+pub(crate) const SECRET: &str = "bench-secret";
+
+const ECHO: [(&str, &str); 2] = [
+    (
+        "function.toml",
+        "schema = 1\nname = \"echo\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n",
+    ),
+    ("main.py", "def handle(event, context):\n    return event\n"),
+];
+const TRUE: [(&str, &str); 2] = [
+    ("function.toml", "schema = 1\nname = \"true\"\nruntime = \"exec\"\nhandler = \"true.sh\"\n"),
+    ("true.sh", "#!/usr/bin/true\n"),
+];
+const HOOK: [(&str, &str); 2] = [
+    (
+        "function.toml",
+        "schema = 1\nname = \"hook\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 1\n[[trigger]]\ntype = \"webhook\"\npath = \"bench\"\nadapter = \"github\"\nsecret = \"bench\"\nevents = [\"push\"]\n",
+    ),
+    ("main.py", "def handle(event, context):\n    return None\n"),
+];
+
+pub(crate) struct Server {
+    child: Child,
+    directory: tempfile::TempDir,
+    pub(crate) address: SocketAddr,
+    token: String,
+}
+
+impl Server {
+    /// Starts it and deploys what the benchmarks call.
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let binary = std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned());
+        // Not below a directory that only root may enter: the server's own user must reach its part of it.
+        let directory = tempfile::Builder::new().prefix("runlet-bench-").tempdir_in("/var/tmp")?;
+        open_up(directory.path())?;
+        let data = directory.path().join("data");
+        std::fs::write(directory.path().join("secret"), SECRET)?;
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\nrun_dir = \"/run/runlet-bench\"\ncgroup_parent = \"/runlet-bench\"\nmax_queued = 1000000\nidle_timeout = \"10m\"\n[secrets.bench]\nfile = {:?}\nnamespaces = [\"default\"]\n",
+            directory.path().join("secret")
+        );
+        std::fs::write(directory.path().join("config.toml"), config)?;
+        let mut child = Command::new(&binary)
+            .args(["serve", "--config"])
+            .arg(directory.path().join("config.toml"))
+            .arg("--data-dir")
+            .arg(&data)
+            .env("RUNLET_LOG", "warn")
+            .stdout(Stdio::piped())
+            .kill_on_drop(false)
+            .spawn()
+            .with_context(|| format!("start {binary}"))?;
+        let mut lines = BufReader::new(child.stdout.take().context("its stdout")?).lines();
+        let address = loop {
+            let line = lines.next_line().await?.context("the server ended before it was ready")?;
+            if let Some(rest) = line.split("http://").nth(1) {
+                break rest.split_whitespace().next().unwrap_or(rest).trim_end_matches('/').parse()?;
+            }
+        };
+        let token = std::fs::read_to_string(data.join("admin.token"))?.trim().to_owned();
+        let server = Self { child, directory, address, token };
+        for files in [&ECHO, &TRUE, &HOOK] {
+            server.deploy(&binary, files).await?;
+        }
+        Ok(server)
+    }
+
+    async fn deploy(&self, binary: &str, files: &[(&str, &str)]) -> anyhow::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let source = tempfile::tempdir()?;
+        for (name, text) in files {
+            let path = source.path().join(name);
+            std::fs::write(&path, text)?;
+            let mode = if Path::new(name).extension().is_some_and(|kind| kind == "sh") { 0o755 } else { 0o644 };
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        let status = Command::new(binary)
+            .arg("deploy")
+            .arg(source.path())
+            .env("RUNLET_DATA_DIR", self.data())
+            .stdout(Stdio::null())
+            .status()
+            .await?;
+        anyhow::ensure!(status.success(), "deploy failed");
+        Ok(())
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    pub(crate) fn memory(&self) -> anyhow::Result<Vec<Memory>> {
+        Ok(process::memory(self.pid()))
+    }
+
+    /// A synchronous call of a function.
+    pub(crate) fn call(&self, function: &str, body: &'static str) -> Target {
+        Target {
+            address: self.address,
+            path: format!("/v1/functions/{function}/invocations"),
+            headers: vec![
+                ("authorization".to_owned(), format!("Bearer {}", self.token)),
+                ("content-type".to_owned(), "application/json".to_owned()),
+            ],
+            body: Bytes::from_static(body.as_bytes()),
+            expect: StatusCode::OK,
+            unique: None,
+        }
+    }
+
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
+        let status = self.child.wait().await?;
+        anyhow::ensure!(status.success(), "the server ended with {status}");
+        Ok(())
+    }
+}
+
+fn open_up(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
+}
