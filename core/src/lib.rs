@@ -5,6 +5,8 @@
 
 pub mod cause;
 pub mod clock;
+#[cfg(test)]
+mod contract;
 pub mod engine;
 pub mod execution;
 pub mod form;

@@ -259,6 +259,8 @@ struct RawTrigger {
     events: Vec<String>,
     #[serde(default)]
     branches: Vec<String>,
+    #[serde(rename = "match")]
+    fields: Option<toml::Table>,
 }
 
 /// Finds the lines of keys, for messages about rules that TOML itself does not know.
@@ -473,6 +475,9 @@ impl Check<'_> {
             "cron" | "queue" | "http" => return Err(fail("type", "only \"webhook\" is available in this version")),
             _ => return Err(fail("type", "this is no trigger type; write \"webhook\"")),
         }
+        if raw.fields.is_some() {
+            return Err(fail("match", "is not available in this version; use `events` and `branches`"));
+        }
         let adapter = match raw.adapter.as_deref() {
             Some("github") => AdapterKind::Github,
             Some("hmac") => AdapterKind::Hmac,
@@ -560,6 +565,7 @@ mod tests {
             error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
             error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
             error("[[trigger]]\ntype = \"cron\"\n"),
+            error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
             error("= 3"),
         ].join("\n"));
     }

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use super::content_type;
 
+/// Lines of a traceback that are kept.
+const TRACE_LINES: usize = 200;
+
 /// How a runner broke the protocol.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Breach {
@@ -108,7 +111,8 @@ pub(super) fn error_detail(frame: &Frame) -> Result<ErrorDetail, Breach> {
     let mut detail: ErrorDetail = json(frame)?;
     clean(&mut detail.kind, 256);
     clean(&mut detail.message, 16 * 1024);
-    detail.trace.truncate(200);
+    // The last lines of a traceback tell most.
+    detail.trace.drain(..detail.trace.len().saturating_sub(TRACE_LINES));
     for line in &mut detail.trace {
         clean(line, 4 * 1024);
     }

@@ -190,3 +190,6 @@ fn invoked(answered: Answered, reusable: bool) -> Invoked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

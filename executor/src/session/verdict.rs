@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::libc::SIGKILL;
 use nix::sys::signal::Signal;
 use runlet_core::outcome::{ErrorDetail, Outcome, OutcomeKind};
+use tokio::time::timeout as timeout_after;
 
 use super::runner::Halt;
 use super::supervise::Push;
@@ -18,6 +19,9 @@ const GONE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long after a SIGKILL it may take until it shows that the whole sandbox went.
 const GONE_SOON: Duration = Duration::from_millis(100);
+
+/// How long the shim may take to answer.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The status by which a shell tells that its command was killed.
 const KILLED_COMMAND: i32 = 128 + SIGKILL;
@@ -49,7 +53,7 @@ async fn killed(sandbox: &Sandbox, deadline: Instant) -> Option<Outcome> {
     if Instant::now() >= deadline {
         return Some(of_sandbox(sandbox.gone(GONE_PATIENCE).await.as_ref()));
     }
-    if sandbox.oom_killed().await {
+    if timeout_after(ASK_PATIENCE, sandbox.oom_killed()).await.unwrap_or(false) {
         return Some(oom());
     }
     // The processes of a sandbox that is killed may be seen to end before the sandbox is.

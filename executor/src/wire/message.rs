@@ -143,3 +143,61 @@ pub(crate) enum Program {
         end: ProcessEnd,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runlet_core::execution::{Remains, Usage};
+
+    use crate::host::sandbox::EndCause;
+
+    /// Shims may outlive a server one day: the shape of what they say is a contract.
+    #[test]
+    fn version_one_is_what_it_was() {
+        let create = Create {
+            name: "python-1-0".to_owned(),
+            namespace: Namespace::default_namespace(),
+            revision: None,
+            runtime: RuntimeKind::Python,
+            limits: Limits::default(),
+        };
+        let spawn = Spawn {
+            number: 1,
+            argv: vec!["true".to_owned()],
+            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin".to_owned())]),
+            cwd: "/".to_owned(),
+            stdin: true,
+            channel: false,
+            files: vec![("/tmp/a".to_owned(), "b".to_owned())],
+        };
+        let end = SandboxEnd {
+            cause: EndCause::Deadline,
+            oom: false,
+            usage: Usage { cpu_us: Some(1), memory_peak: Some(2) },
+            remains: Remains::default(),
+        };
+        insta::assert_json_snapshot!((
+            VERSION,
+            create,
+            [
+                ToShim::Spawn(spawn),
+                ToShim::Signal { number: 1, signal: 15 },
+                ToShim::Resize(Limits::default()),
+                ToShim::Oom,
+                ToShim::Kill
+            ],
+            [
+                FromShim::Created,
+                FromShim::CreateFailed("why".to_owned()),
+                FromShim::Resized(None),
+                FromShim::Oom(true),
+                FromShim::Gone(end)
+            ],
+            [
+                Program::Started { number: 1 },
+                Program::Failed { number: 1, message: "execute: no such file".to_owned(), errno: 2 },
+                Program::Ended { number: 1, end: ProcessEnd::Signal(9) },
+            ],
+        ));
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with the ledger.
+
+use crate::problem::Code;
+
+/// What can go wrong with the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer, or the connection broke: nothing is known to be written.
+    #[error("the database does not answer")]
+    Down(#[source] sqlx::Error),
+    /// The statement failed for a reason of its own: a fault of runlet.
+    #[error("a statement failed")]
+    Statement(#[source] sqlx::Error),
+    /// A row says what no row may say.
+    #[error("row {id} of {table} is inconsistent: {what}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        id: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The database was written by a newer runlet.
+    #[error("the database has schema version {found}, newer than this binary knows ({known}); start the newer runlet, or restore a backup")]
+    Newer {
+        /// Version found.
+        found: i64,
+        /// Newest version known.
+        known: i64,
+    },
+    /// A deploy contradicts another function's hook.
+    #[error("{0}")]
+    Conflict(String),
+    /// The private Postgres could not be started.
+    #[error("the private Postgres: {0}")]
+    Private(String),
+}
+
+impl StoreError {
+    /// The stable code that the API answers with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Down(_) | Self::Private(_) => Code::StoreDown,
+            Self::Conflict(_) => Code::Conflict,
+            Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } => Code::Internal,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        match &error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => Self::Down(error),
+            // 08 connection, 53 out of resources, 57 operator intervention (shutdown, cannot connect now), 58 system error
+            E::Database(db) if db.code().is_some_and(|code| ["08", "53", "57", "58"].iter().any(|c| code.starts_with(c))) => {
+                Self::Down(error)
+            }
+            _ => Self::Statement(error),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Invocations and executions: reading the history.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+use crate::cause::{Cause, CauseKind};
+use crate::clock::Timestamp;
+use crate::execution::{ExecutionState, Remains, StartKind, Usage};
+use crate::id::{ExecutionId, InvocationId};
+use crate::invocation::InvocationState;
+use crate::manifest::Reset;
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::outcome::Outcome;
+
+/// An invocation on record; payload and result are fetched on their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invocation {
+    /// Its id.
+    pub id: InvocationId,
+    /// Owner.
+    pub namespace: Namespace,
+    /// The function.
+    pub function: FunctionName,
+    /// The revision it was accepted for.
+    pub revision: RevisionDigest,
+    /// Why.
+    pub cause: Cause,
+    /// Its state.
+    pub state: InvocationState,
+    /// How its last execution ended.
+    pub outcome: Option<Outcome>,
+    /// Executions so far.
+    pub attempts: u32,
+    /// Its executions, oldest first.
+    pub executions: Vec<ExecutionId>,
+    /// Whether it failed for good and is kept for somebody to look at.
+    pub dead_letter: bool,
+    /// Content type of the payload.
+    pub content_type: Option<String>,
+    /// Size of the payload, bytes.
+    pub payload_size: u64,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it became terminal.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// An execution on record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Execution {
+    /// Its id.
+    pub id: ExecutionId,
+    /// The invocation it is an attempt at.
+    pub invocation: InvocationId,
+    /// Owner.
+    pub namespace: Namespace,
+    /// The function.
+    pub function: FunctionName,
+    /// The revision that ran.
+    pub revision: RevisionDigest,
+    /// The door the invocation came in by.
+    pub cause: CauseKind,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Its state.
+    pub state: ExecutionState,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// How its sandbox came to be.
+    pub start: Option<StartKind>,
+    /// Name of the sandbox.
+    pub sandbox: Option<String>,
+    /// The reset policy in force.
+    pub reset: Reset,
+    /// What it used.
+    pub usage: Usage,
+    /// What was left of its sandbox, where the sandbox ended with it.
+    pub remains: Option<Remains>,
+    /// Bytes of output on record (both streams), and bytes that were over the cap.
+    pub log_bytes: u64,
+    /// Bytes of output that were not kept, over the cap.
+    pub log_dropped: u64,
+    /// When it was put on record.
+    pub created_at: Timestamp,
+    /// When the code was given the event.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Which executions to list.
+#[derive(Debug, Clone, Default)]
+pub struct ExecutionFilter {
+    /// Of this function.
+    pub function: Option<FunctionName>,
+    /// Of this invocation.
+    pub invocation: Option<InvocationId>,
+    /// In this state.
+    pub state: Option<ExecutionState>,
+    /// That came in by this door.
+    pub cause: Option<CauseKind>,
+    /// Put on record at or after this moment.
+    pub since: Option<Timestamp>,
+    /// Older than this one: where the page before ended.
+    pub before: Option<ExecutionId>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Store {
+    /// The executions that the filter takes, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn executions(&self, namespace: &Namespace, filter: &ExecutionFilter) -> Result<Vec<Execution>, StoreError> {
+        todo!()
+    }
+
+    /// One execution.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn execution(&self, namespace: &Namespace, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        todo!()
+    }
+
+    /// One invocation.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Invocation>, StoreError> {
+        todo!()
+    }
+
+    /// The result of an invocation that succeeded, with its content type.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn result(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<(Bytes, String)>, StoreError> {
+        todo!()
+    }
+
+    /// The payload of an invocation, byte for byte.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn payload(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Bytes>, StoreError> {
+        todo!()
+    }
+}

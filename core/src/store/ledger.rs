@@ -1,0 +1,124 @@
+//! The group-committed part of the ledger: starts and ends of executions.
+//!
+//! Many calls at a time share one transaction: a writer task takes whatever is waiting (up to 256 entries), writes it
+//! with one UNNEST statement per table, commits, and answers each caller. Nobody waits for a timer: a lone entry is
+//! written at once. Starts are written with `synchronous_commit = off` for synchronous calls (the row is visible and
+//! survives the death of the server); ends are committed durably before the caller gets its answer.
+
+use bytes::Bytes;
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::execution::{Remains, StartKind, Usage};
+use crate::engine::NewInvocation;
+use crate::id::{ExecutionId, InvocationId};
+use crate::manifest::Reset;
+use crate::name::RevisionDigest;
+use crate::outcome::Outcome;
+
+/// A synchronous call: invocation and execution are put on record together.
+#[derive(Debug, Clone)]
+pub struct CallStart {
+    /// Id of the invocation to make.
+    pub invocation: InvocationId,
+    /// Id of the execution to make, state `starting`.
+    pub execution: ExecutionId,
+    /// What is called. `dedup` and `priority` do not matter here.
+    pub call: NewInvocation,
+    /// The revision that runs.
+    pub revision: RevisionDigest,
+    /// The reset policy in force.
+    pub reset: Reset,
+}
+
+/// The code has been given the event: `starting` becomes `running`. Written with the end or in the background.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Which execution.
+    pub execution: ExecutionId,
+    /// How its sandbox came to be.
+    pub start: StartKind,
+    /// Name of the sandbox.
+    pub sandbox: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of an execution.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Which execution.
+    pub execution: ExecutionId,
+    /// Which invocation.
+    pub invocation: InvocationId,
+    /// For queued work: the fence of the claim. An old fence writes nothing. `None` for synchronous calls.
+    pub fence: Option<i64>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The result, with its content type.
+    pub result: Option<(Bytes, &'static str)>,
+    /// How its sandbox came to be, its name and when the code was given the event; `None` if it never was.
+    pub running: Option<Running>,
+    /// What it used.
+    pub usage: Usage,
+    /// What was left of its sandbox, where the sandbox ended with it.
+    pub remains: Option<Remains>,
+    /// Bytes of output on record.
+    pub log_bytes: u64,
+    /// Bytes of output that were not kept.
+    pub log_dropped: u64,
+    /// Whether a lost execution of queued work is to be tried again (a new row in the queue's state, attempt + 1).
+    pub retry: bool,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// The group-committing writer. Cheap to clone; the writers end when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    _private: (),
+}
+
+/// The writer tasks of a [`Ledger`]; to be run by whoever owns the tasks of the process.
+#[derive(Debug)]
+pub struct LedgerWriters {
+    _private: (),
+}
+
+impl Store {
+    /// Makes a ledger: the handle, and the tasks that somebody must run.
+    #[must_use]
+    pub fn ledger(&self) -> (Ledger, LedgerWriters) {
+        todo!()
+    }
+}
+
+impl LedgerWriters {
+    /// Writes until every handle is dropped.
+    pub async fn run(self) {
+        todo!()
+    }
+}
+
+impl Ledger {
+    /// Puts the start of a synchronous call on record.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn start(&self, start: CallStart) -> Result<(), StoreError> {
+        todo!()
+    }
+
+    /// Notes that an execution runs now. Best effort: the end carries it too.
+    pub fn running(&self, running: Running) {
+        todo!()
+    }
+
+    /// Puts an end on record. Returns whether it was written: `false` when the execution had ended already or the fence is old.
+    ///
+    /// # Errors
+    /// When the database does not answer; the caller tries again.
+    pub async fn finish(&self, finish: Finish) -> Result<bool, StoreError> {
+        todo!()
+    }
+}
