@@ -3,10 +3,17 @@
 //! Two halves that share nothing but [`wire`] messages: the server's side ([`host`], in a tokio process without privileges) and
 //! the zygote's side ([`zygote`] and its shims, root, single-threaded).
 
+mod admission;
 mod cgroup;
+mod dispatch;
+pub mod engine;
 pub mod host;
 mod init;
+mod lease;
+mod output;
+mod pool;
 pub mod privilege;
+mod revisions;
 mod rootfs;
 mod seccomp;
 pub mod session;

@@ -171,16 +171,21 @@ impl Writer {
             {
                 batch.push(chunk);
             }
-            lost += self.append(&batch.take()).await;
+            let chunks = batch.take();
+            // Behind a gap nothing can be read: what is kept is a prefix.
+            if lost > 0 || !self.append(&chunks).await {
+                lost += chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
+            }
         }
         lost
     }
 
-    async fn append(&self, chunks: &[Chunk]) -> u64 {
+    /// Whether the chunks are on record.
+    async fn append(&self, chunks: &[Chunk]) -> bool {
         let mut pause = Duration::from_millis(50);
         loop {
             match self.store.append_logs(&self.namespace, chunks).await {
-                Ok(()) => return 0,
+                Ok(()) => return true,
                 Err(StoreError::Down(_)) if Instant::now() < self.give_up => {
                     sleep(pause.min(self.give_up.saturating_duration_since(Instant::now()))).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
@@ -188,7 +193,7 @@ impl Writer {
                 Err(error) => {
                     let execution = chunks.first().map(|chunk| chunk.execution);
                     tracing::error!(execution.id = execution.map(tracing::field::display), %error, "output is lost");
-                    return chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+                    return false;
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! idle for too long or is told to leave, and otherwise hands it to the execution that asks. The handle under which
 //! [`Admission`] parks it is the way to ask; a dropped handle means that it has to leave.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -78,7 +79,7 @@ impl Pool {
             }
             asked = &mut demand => asked.ok(),
             // Somebody may have taken the handle a moment ago, and will ask right away.
-            () = sleep(self.idle) => if self.gate.unpark(warm.room.number()) { None } else { demand.await.ok() },
+            () = sleep(self.idle) => if self.gate.unpark(warm.room.number()) { None } else { (&mut demand).await.ok() },
         };
         let warm = match asked {
             Some(asker) => match asker.send(warm) {
@@ -97,9 +98,12 @@ impl Pool {
 
     /// Kills everything in a sandbox and waits until it is gone; its room is free then. Says how it ended, unless that
     /// takes longer than a few seconds: then it goes on in the background.
-    pub(crate) async fn bury(&self, sandbox: Sandbox, room: Place) -> Option<SandboxEnd> {
-        sandbox.kill();
-        let end = sandbox.gone(END_PATIENCE).await;
+    pub(crate) async fn bury<S>(&self, sandbox: S, room: Place) -> Option<SandboxEnd>
+    where
+        S: Borrow<Sandbox> + Send + Sync + 'static,
+    {
+        sandbox.borrow().kill();
+        let end = sandbox.borrow().gone(END_PATIENCE).await;
         if end.is_some() {
             drop(room);
         } else {
@@ -110,10 +114,10 @@ impl Pool {
 }
 
 /// Waits until a sandbox that does not go is gone.
-async fn outlast(sandbox: Sandbox, room: Place) {
+async fn outlast<S: Borrow<Sandbox>>(sandbox: S, room: Place) {
     loop {
-        tracing::warn!(sandbox.id = sandbox.name(), "the sandbox was killed and is not gone yet");
-        if sandbox.gone(STUCK_NOTICE).await.is_some() {
+        tracing::warn!(sandbox.id = sandbox.borrow().name(), "the sandbox was killed and is not gone yet");
+        if sandbox.borrow().gone(STUCK_NOTICE).await.is_some() {
             drop(room);
             return;
         }

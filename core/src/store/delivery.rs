@@ -1,13 +1,16 @@
-//! Deliveries: raw webhooks as they were received, with the verdict on them.
+//! Deliveries: raw webhooks as they were received, with the verdict on them. Those that bring work come in by `Store::accept`.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
 
+use super::text::{clean, count, json, noun, uncount, word};
 use super::{Store, StoreError};
-use crate::clock::Timestamp;
-use crate::engine::{Accepted, Submission, Submitted};
+use crate::clock::{self, Timestamp};
 use crate::id::{DeliveryId, InvocationId};
 use crate::name::{HookPath, Namespace};
 
@@ -111,25 +114,24 @@ pub struct Delivery {
 }
 
 impl Store {
-    /// Commits a submission: delivery, dedup keys, invocations and queue rows in one transaction.
-    ///
-    /// A delivery whose invocations are all repeats is recorded with verdict `duplicate`.
-    /// The outer `Err` means that nothing is on record. An unknown function is `Ok(Err(name))`: nothing is on record either.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, crate::name::FunctionName>, StoreError> {
-        let _ = Accepted::clone;
-        todo!()
-    }
-
     /// Puts a refused or ignored delivery on record. To keep strangers from filling the disk, the bodies kept for
     /// verdict `bad_signature` are bounded per hook and day: past `refused_body_budget` bytes the body is left out.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn refuse_delivery(&self, delivery: NewDelivery, refused_body_budget: u64) -> Result<DeliveryId, StoreError> {
-        todo!()
+    pub async fn refuse_delivery(
+        &self,
+        delivery: NewDelivery,
+        refused_body_budget: u64,
+    ) -> Result<DeliveryId, StoreError> {
+        let id = DeliveryId::new();
+        let mut tx = self.pool().begin().await?;
+        let bounded = delivery.verdict == Verdict::BadSignature && !delivery.body.is_empty();
+        let keep = !bounded || within_budget(&mut tx, &delivery, refused_body_budget).await?;
+        let body: &[u8] = if keep { &delivery.body } else { &[] };
+        insert_delivery(&mut tx, id, &delivery, body, &[]).await?;
+        tx.commit().await?;
+        Ok(id)
     }
 
     /// Up to `limit` deliveries older than `before`, newest first.
@@ -143,7 +145,21 @@ impl Store {
         before: Option<DeliveryId>,
         limit: i64,
     ) -> Result<Vec<Delivery>, StoreError> {
-        todo!()
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
+                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+               FROM deliveries
+               WHERE namespace = $1 AND ($2::text IS NULL OR path = $2) AND id < $3
+               ORDER BY id DESC LIMIT $4"#,
+            namespace.as_str(),
+            path.map(HookPath::as_str),
+            before.map_or(Uuid::max(), DeliveryId::uuid),
+            limit.max(0),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(Row::delivery).collect()
     }
 
     /// One delivery.
@@ -151,7 +167,17 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn delivery(&self, namespace: &Namespace, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        todo!()
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
+                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+               FROM deliveries WHERE namespace = $1 AND id = $2"#,
+            namespace.as_str(),
+            id.uuid(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(Row::delivery).transpose()
     }
 
     /// The body of a delivery, byte for byte as received.
@@ -159,6 +185,109 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn delivery_body(&self, namespace: &Namespace, id: DeliveryId) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+        let body = sqlx::query_scalar!(
+            "SELECT body FROM deliveries WHERE namespace = $1 AND id = $2",
+            namespace.as_str(),
+            id.uuid()
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(body.map(Bytes::from))
+    }
+}
+
+/// Takes the body's size from what is left of the hook's budget of today; `false` where it does not fit.
+async fn within_budget(tx: &mut PgConnection, delivery: &NewDelivery, budget: u64) -> Result<bool, StoreError> {
+    let size = count(delivery.body.len() as u64);
+    if size > count(budget) {
+        return Ok(false);
+    }
+    let kept = sqlx::query_scalar!(
+        "INSERT INTO refused_bodies AS r (namespace, path, day, bytes) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (namespace, path, day) DO UPDATE SET bytes = r.bytes + excluded.bytes WHERE r.bytes + excluded.bytes <= $5
+         RETURNING bytes",
+        delivery.namespace.as_str(),
+        delivery.path.as_str(),
+        clock::now().date_naive(),
+        size,
+        count(budget),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(kept.is_some())
+}
+
+/// Puts a delivery on record, with as much of its body as is given apart.
+pub(super) async fn insert_delivery(
+    tx: &mut PgConnection,
+    id: DeliveryId,
+    delivery: &NewDelivery,
+    body: &[u8],
+    invocations: &[Uuid],
+) -> Result<(), StoreError> {
+    let provider_id = delivery.provider_id.as_deref().map(clean);
+    let event = delivery.event.as_deref().map(clean);
+    let source = clean(&delivery.source);
+    let reasons: Vec<String> = delivery.reasons.iter().map(|reason| clean(reason).into_owned()).collect();
+    sqlx::query!(
+        "INSERT INTO deliveries (id, namespace, path, adapter, provider_id, event, headers, source, body, body_size, verdict, reasons,
+             invocations, received_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14)",
+        id.uuid(),
+        delivery.namespace.as_str(),
+        delivery.path.as_str(),
+        delivery.adapter,
+        provider_id.as_deref(),
+        event.as_deref(),
+        json(&delivery.headers),
+        source.as_ref(),
+        body,
+        count(delivery.body_size),
+        delivery.verdict.as_str(),
+        &reasons,
+        invocations,
+        clock::now(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A row of `deliveries`, without the body.
+struct Row {
+    id: DeliveryId,
+    namespace: Namespace,
+    path: HookPath,
+    adapter: String,
+    provider_id: Option<String>,
+    event: Option<String>,
+    headers: Value,
+    source: String,
+    body_size: i64,
+    body_kept: i64,
+    verdict: String,
+    reasons: Vec<String>,
+    invocations: Vec<Uuid>,
+    received_at: Timestamp,
+}
+
+impl Row {
+    fn delivery(self) -> Result<Delivery, StoreError> {
+        Ok(Delivery {
+            id: self.id,
+            headers: noun("deliveries", &self.id, self.headers)?,
+            verdict: word("deliveries", &self.id, &self.verdict)?,
+            namespace: self.namespace,
+            path: self.path,
+            adapter: self.adapter,
+            provider_id: self.provider_id,
+            event: self.event,
+            source: self.source,
+            body_size: uncount(self.body_size),
+            body_kept: uncount(self.body_kept),
+            reasons: self.reasons,
+            invocations: self.invocations.into_iter().map(InvocationId::from).collect(),
+            received_at: self.received_at,
+        })
     }
 }

@@ -22,13 +22,18 @@ pub enum StoreError {
         what: String,
     },
     /// The database was written by a newer runlet.
-    #[error("the database has schema version {found}, newer than this binary knows ({known}); start the newer runlet, or restore a backup")]
+    #[error(
+        "the database has schema version {found}, newer than this binary knows ({known}); start the newer runlet, or restore a backup"
+    )]
     Newer {
         /// Version found.
         found: i64,
         /// Newest version known.
         known: i64,
     },
+    /// The schema could not be brought up to date.
+    #[error("the schema could not be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
@@ -44,8 +49,21 @@ impl StoreError {
         match self {
             Self::Down(_) | Self::Private(_) => Code::StoreDown,
             Self::Conflict(_) => Code::Conflict,
-            Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } => Code::Internal,
+            Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
+    }
+
+    /// The same failure once more, for another caller that shared the transaction.
+    pub(crate) fn again(&self) -> Self {
+        let text = || sqlx::Error::Io(std::io::Error::other(self.source_text()));
+        match self {
+            Self::Down(_) => Self::Down(text()),
+            _ => Self::Statement(text()),
+        }
+    }
+
+    fn source_text(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
     }
 }
 
@@ -53,9 +71,14 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => Self::Down(error),
-            // 08 connection, 53 out of resources, 57 operator intervention (shutdown, cannot connect now), 58 system error
-            E::Database(db) if db.code().is_some_and(|code| ["08", "53", "57", "58"].iter().any(|c| code.starts_with(c))) => {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => {
+                Self::Down(error)
+            }
+            // 08 connection, 40 rolled back (deadlock), 53 out of resources, 57 operator intervention (shutdown, cannot connect now),
+            // 58 system error: to try again later is right for all of them.
+            E::Database(db)
+                if db.code().is_some_and(|code| ["08", "40", "53", "57", "58"].iter().any(|c| code.starts_with(c))) =>
+            {
                 Self::Down(error)
             }
             _ => Self::Statement(error),

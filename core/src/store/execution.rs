@@ -1,8 +1,13 @@
-//! Invocations and executions: reading the history.
+//! Invocations and executions: the nouns of the history, and reading it.
+
+mod search;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
 
+use super::text::{self, noun, uncount, word};
 use super::{Store, StoreError};
 use crate::cause::{Cause, CauseKind};
 use crate::clock::Timestamp;
@@ -109,28 +114,23 @@ pub struct ExecutionFilter {
 }
 
 impl Store {
-    /// The executions that the filter takes, newest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn executions(&self, namespace: &Namespace, filter: &ExecutionFilter) -> Result<Vec<Execution>, StoreError> {
-        todo!()
-    }
-
-    /// One execution.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn execution(&self, namespace: &Namespace, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
-        todo!()
-    }
-
     /// One invocation.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Invocation>, StoreError> {
-        todo!()
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT id AS "id: InvocationId", namespace AS "namespace: Namespace", function AS "function: FunctionName",
+                   revision AS "revision: RevisionDigest", cause, state, outcome, detail, attempts, executions, dead_letter, content_type,
+                   payload_size, created_at, finished_at
+               FROM invocations WHERE id = $1 AND namespace = $2"#,
+            id.uuid(),
+            namespace.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(Row::invocation).transpose()
     }
 
     /// The result of an invocation that succeeded, with its content type.
@@ -138,7 +138,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn result(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<(Bytes, String)>, StoreError> {
-        todo!()
+        let row = sqlx::query!(
+            r#"SELECT result AS "result!", result_type AS "result_type!" FROM invocations
+               WHERE id = $1 AND namespace = $2 AND state = 'succeeded' AND result IS NOT NULL"#,
+            id.uuid(),
+            namespace.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(row.map(|row| (Bytes::from(row.result), row.result_type)))
     }
 
     /// The payload of an invocation, byte for byte.
@@ -146,6 +154,54 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn payload(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+        let payload = sqlx::query_scalar!(
+            "SELECT payload FROM invocations WHERE id = $1 AND namespace = $2",
+            id.uuid(),
+            namespace.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(payload.map(Bytes::from))
+    }
+}
+
+/// A row of `invocations`, without payload and result.
+struct Row {
+    id: InvocationId,
+    namespace: Namespace,
+    function: FunctionName,
+    revision: RevisionDigest,
+    cause: Value,
+    state: String,
+    outcome: Option<String>,
+    detail: Option<Value>,
+    attempts: i32,
+    executions: Vec<Uuid>,
+    dead_letter: bool,
+    content_type: Option<String>,
+    payload_size: i64,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+}
+
+impl Row {
+    fn invocation(self) -> Result<Invocation, StoreError> {
+        const TABLE: &str = "invocations";
+        Ok(Invocation {
+            id: self.id,
+            cause: noun(TABLE, &self.id, self.cause)?,
+            state: word(TABLE, &self.id, &self.state)?,
+            outcome: text::outcome(TABLE, &self.id, self.outcome.as_deref(), self.detail)?,
+            namespace: self.namespace,
+            function: self.function,
+            revision: self.revision,
+            attempts: self.attempts.unsigned_abs(),
+            executions: self.executions.into_iter().map(ExecutionId::from).collect(),
+            dead_letter: self.dead_letter,
+            content_type: self.content_type,
+            payload_size: uncount(self.payload_size),
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+        })
     }
 }

@@ -1,12 +1,16 @@
-//! Functions and their revisions.
+//! Functions and their revisions: the nouns, and reading them.
+
+mod deploy;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::text::noun;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
-use crate::manifest::{AdapterKind, Manifest, WebhookTrigger};
+use crate::manifest::{Manifest, WebhookTrigger};
 use crate::name::{FunctionName, HookPath, Namespace, RevisionDigest};
 
 /// A function and its current revision.
@@ -60,45 +64,68 @@ pub struct HookTrigger {
 }
 
 impl Store {
-    /// Puts a revision on record and points the function at it; its triggers replace those of the former revision.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when a hook path is in use by another function with another adapter or secret.
-    pub async fn deploy(&self, revision: NewRevision) -> Result<Deployed, StoreError> {
-        todo!()
-    }
-
     /// The function of that name.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn function(&self, namespace: &Namespace, name: &FunctionName) -> Result<Option<Function>, StoreError> {
-        todo!()
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName", f.revision AS "revision: RevisionDigest",
+                   r.manifest, f.created_at, f.deployed_at
+               FROM functions f JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+               WHERE f.namespace = $1 AND f.name = $2"#,
+            namespace.as_str(),
+            name.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(Row::function).transpose()
     }
 
     /// Up to `limit` functions behind `after`, by name.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn functions(&self, namespace: &Namespace, after: Option<&FunctionName>, limit: i64) -> Result<Vec<Function>, StoreError> {
-        todo!()
-    }
-
-    /// Removes a function and its triggers; revisions and history stay. Returns whether it was there.
-    /// Invocations of it that still wait are cancelled.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn remove_function(&self, namespace: &Namespace, name: &FunctionName) -> Result<bool, StoreError> {
-        todo!()
+    pub async fn functions(
+        &self,
+        namespace: &Namespace,
+        after: Option<&FunctionName>,
+        limit: i64,
+    ) -> Result<Vec<Function>, StoreError> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName", f.revision AS "revision: RevisionDigest",
+                   r.manifest, f.created_at, f.deployed_at
+               FROM functions f JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+               WHERE f.namespace = $1 AND f.name COLLATE "C" > $2
+               ORDER BY f.name COLLATE "C" LIMIT $3"#,
+            namespace.as_str(),
+            after.map_or("", FunctionName::as_str),
+            limit.max(0),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(Row::function).collect()
     }
 
     /// The manifest of a revision.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn revision(&self, namespace: &Namespace, digest: &RevisionDigest) -> Result<Option<Manifest>, StoreError> {
-        todo!()
+    pub async fn revision(
+        &self,
+        namespace: &Namespace,
+        digest: &RevisionDigest,
+    ) -> Result<Option<Manifest>, StoreError> {
+        let manifest = sqlx::query_scalar!(
+            "SELECT manifest FROM revisions WHERE namespace = $1 AND digest = $2",
+            namespace.as_str(),
+            digest.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        manifest.map(|manifest| noun("revisions", digest, manifest)).transpose()
     }
 
     /// The archive of a revision.
@@ -106,7 +133,14 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn archive(&self, namespace: &Namespace, digest: &RevisionDigest) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+        let archive = sqlx::query_scalar!(
+            "SELECT archive FROM revisions WHERE namespace = $1 AND digest = $2",
+            namespace.as_str(),
+            digest.as_str(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(archive.map(Bytes::from))
     }
 
     /// The triggers on a hook path, with the one adapter and secret that they share.
@@ -114,6 +148,37 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn hook(&self, namespace: &Namespace, path: &HookPath) -> Result<Vec<HookTrigger>, StoreError> {
-        todo!()
+        let rows = sqlx::query!(
+            r#"SELECT id AS "id: TriggerId", function AS "function: FunctionName", spec
+               FROM triggers WHERE namespace = $1 AND path = $2 AND kind = 'webhook' ORDER BY function, ordinal"#,
+            namespace.as_str(),
+            path.as_str(),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let spec = noun("triggers", &row.id, row.spec)?;
+                Ok(HookTrigger { id: row.id, function: row.function, spec })
+            })
+            .collect()
+    }
+}
+
+/// A row of `functions`, with the manifest of its revision.
+struct Row {
+    namespace: Namespace,
+    name: FunctionName,
+    revision: RevisionDigest,
+    manifest: Value,
+    created_at: Timestamp,
+    deployed_at: Timestamp,
+}
+
+impl Row {
+    fn function(self) -> Result<Function, StoreError> {
+        let Self { namespace, name, revision, manifest, created_at, deployed_at } = self;
+        let manifest = noun("revisions", &revision, manifest)?;
+        Ok(Function { namespace, name, revision, manifest, created_at, deployed_at })
     }
 }

@@ -4,13 +4,24 @@
 //! with one UNNEST statement per table, commits, and answers each caller. Nobody waits for a timer: a lone entry is
 //! written at once. Starts are written with `synchronous_commit = off` for synchronous calls (the row is visible and
 //! survives the death of the server); ends are committed durably before the caller gets its answer.
+//!
+//! Starts and ends have a writer and a connection each: a start never waits for the disk behind an end.
+
+mod batch;
+mod finish;
+mod notes;
+mod start;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
-use crate::execution::{Remains, StartKind, Usage};
 use crate::engine::NewInvocation;
+use crate::execution::{Remains, StartKind, Usage};
 use crate::id::{ExecutionId, InvocationId};
 use crate::manifest::Reset;
 use crate::name::RevisionDigest;
@@ -73,30 +84,52 @@ pub struct Finish {
     pub at: Timestamp,
 }
 
+/// Entries that may wait for a writer; who comes later waits for room.
+const WAITING: usize = 1024;
+
 /// The group-committing writer. Cheap to clone; the writers end when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    _private: (),
+    starts: mpsc::Sender<batch::Entry<CallStart, ()>>,
+    finishes: mpsc::Sender<batch::Entry<Finish, bool>>,
+    notes: Arc<notes::Notes>,
 }
 
 /// The writer tasks of a [`Ledger`]; to be run by whoever owns the tasks of the process.
 #[derive(Debug)]
 pub struct LedgerWriters {
-    _private: (),
+    starts: batch::Writer<start::Starts>,
+    finishes: batch::Writer<finish::Finishes>,
+    notes: notes::Writer,
 }
 
 impl Store {
     /// Makes a ledger: the handle, and the tasks that somebody must run.
     #[must_use]
     pub fn ledger(&self) -> (Ledger, LedgerWriters) {
-        todo!()
+        let (starts, start_entries) = mpsc::channel(WAITING);
+        let (finishes, finish_entries) = mpsc::channel(WAITING);
+        let notes = Arc::new(notes::Notes::default());
+        let writers = LedgerWriters {
+            starts: batch::Writer::new(start::Starts(self.clone()), start_entries),
+            finishes: batch::Writer::new(finish::Finishes(self.clone()), finish_entries),
+            notes: notes::Writer::new(self.clone(), Arc::clone(&notes)),
+        };
+        (Ledger { starts, finishes, notes }, writers)
     }
 }
 
 impl LedgerWriters {
     /// Writes until every handle is dropped.
     pub async fn run(self) {
-        todo!()
+        let mut writers = JoinSet::new();
+        writers.spawn(self.starts.run());
+        writers.spawn(self.finishes.run());
+        // Notes are best effort and never end by themselves: they go when the others have.
+        tokio::select! {
+            () = async { while writers.join_next().await.is_some() {} } => {}
+            () = self.notes.run() => {}
+        }
     }
 }
 
@@ -106,12 +139,12 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer.
     pub async fn start(&self, start: CallStart) -> Result<(), StoreError> {
-        todo!()
+        batch::submit(&self.starts, start).await
     }
 
-    /// Notes that an execution runs now. Best effort: the end carries it too.
+    /// Notes that an execution runs now. Best effort: the end carries it too, and an execution that ends soon is never noted.
     pub fn running(&self, running: Running) {
-        todo!()
+        self.notes.add(running);
     }
 
     /// Puts an end on record. Returns whether it was written: `false` when the execution had ended already or the fence is old.
@@ -119,6 +152,7 @@ impl Ledger {
     /// # Errors
     /// When the database does not answer; the caller tries again.
     pub async fn finish(&self, finish: Finish) -> Result<bool, StoreError> {
-        todo!()
+        self.notes.forget(finish.execution);
+        batch::submit(&self.finishes, finish).await
     }
 }

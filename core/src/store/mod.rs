@@ -2,6 +2,8 @@
 //!
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
+mod accept;
+mod current;
 pub mod delivery;
 pub mod error;
 pub mod execution;
@@ -11,37 +13,124 @@ pub mod log;
 pub mod partition;
 pub mod private;
 pub mod queue;
+mod text;
 pub mod token;
 
 pub use error::StoreError;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::name::Namespace;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// How long a verb waits for a connection before it says that the database does not answer.
+const ACQUIRE: Duration = Duration::from_secs(3);
 
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// For what must be on disk when the statement returns.
     pool: PgPool,
+    /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
+    relaxed: PgPool,
+    options: PgConnectOptions,
+    server: String,
+    current: current::Cache,
 }
 
 impl Store {
-    /// Opens `connections` connections at most, brings the schema up to date and makes the partitions of the coming days.
+    /// Opens `connections` connections at most (and one for each [`queue::Wakeups`]), brings the schema up to date and makes the
+    /// partitions of the coming days. `server` is the name under which this server's executions are on record.
     ///
     /// # Errors
     /// When the database does not answer, or is newer than this binary.
-    pub async fn open(options: PgConnectOptions, connections: u32) -> Result<Self, StoreError> {
-        todo!()
+    pub async fn open(options: PgConnectOptions, connections: u32, server: &str) -> Result<Self, StoreError> {
+        let options = options.application_name(&format!("runlet {server}"));
+        migrate(&options).await?;
+        let limited = options.clone().options([
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
+        let durable = limited.clone().options([("synchronous_commit", "on")]);
+        let relaxed = limited.options([("synchronous_commit", "off")]);
+        let share = (connections / 4).clamp(2, 8);
+        let store = Self {
+            inner: Arc::new(Inner {
+                pool: pool(connections.saturating_sub(share).max(2), durable),
+                relaxed: pool(share, relaxed),
+                options,
+                server: server.to_owned(),
+                current: current::Cache::default(),
+            }),
+        };
+        store.make_partitions(crate::clock::now()).await?;
+        Ok(store)
     }
 
-    /// The pool, for those who need a connection of their own (LISTEN).
-    pub(crate) const fn pool(&self) -> &PgPool {
-        &self.pool
+    /// The connections on which a commit is on disk when it returns.
+    fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    /// The connections on which a commit is visible at once and on disk a moment later.
+    fn relaxed(&self) -> &PgPool {
+        &self.inner.relaxed
     }
 
     /// Whether the database answers within `patience`.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn ping(&self, patience: std::time::Duration) -> Result<(), StoreError> {
-        todo!()
+    pub async fn ping(&self, patience: Duration) -> Result<(), StoreError> {
+        let query = sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(self.pool());
+        match tokio::time::timeout(patience, query).await {
+            Ok(answer) => answer.map(drop).map_err(StoreError::from),
+            Err(_) => Err(StoreError::Down(sqlx::Error::PoolTimedOut)),
+        }
     }
+
+    /// Makes a namespace unless it is there.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn ensure_namespace(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        sqlx::query!("INSERT INTO namespaces (name) VALUES ($1) ON CONFLICT DO NOTHING", namespace.as_str())
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Closes all connections, after what is under way on them has ended.
+    pub async fn close(&self) {
+        self.inner.relaxed.close().await;
+        self.inner.pool.close().await;
+    }
+}
+
+fn pool(connections: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).connect_lazy_with(options)
+}
+
+/// Applies the migrations on a connection of their own: they may take longer than a statement of everyday work.
+async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
+    let pool = pool(1, options.clone());
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let done = MIGRATIONS.run(&pool).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) if found > known => StoreError::Newer { found, known },
+        MigrateError::Execute(error) => StoreError::from(error),
+        error => StoreError::Migrate(error),
+    });
+    pool.close().await;
+    done
 }

@@ -1,14 +1,25 @@
 //! Day partitions: made ahead of time.
 
+use chrono::Days;
+
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 
 impl Store {
     /// Makes the partitions of yesterday, today and the coming seven days where they are missing. Idempotent, safe on many servers at once.
+    /// Forgets, on the way, dedup keys that have expired and counters of past days.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn make_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
-        todo!()
+        let today = now.date_naive();
+        let first = today.checked_sub_days(Days::new(1)).unwrap_or(today);
+        let last = today.checked_add_days(Days::new(7)).unwrap_or(today);
+        let made =
+            sqlx::query_scalar!("SELECT runlet_make_partitions($1, $2)", first, last).fetch_one(self.pool()).await?;
+        tracing::debug!(made, "day partitions are there");
+        sqlx::query!("DELETE FROM dedup_keys WHERE expires < now()").execute(self.relaxed()).await?;
+        sqlx::query!("DELETE FROM refused_bodies WHERE day < $1", first).execute(self.relaxed()).await?;
+        Ok(())
     }
 }

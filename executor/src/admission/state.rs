@@ -244,7 +244,8 @@ impl<T, W> Book<T, W> {
 
     /// Takes out what is parked for the function and is not of revision `keep`.
     pub(super) fn retire(&mut self, function: &FunctionKey, keep: &RevisionDigest) -> Vec<T> {
-        self.evict_where(|parked| parked.function == *function && parked.key.1 != *keep)
+        let retired = |parked: &Parked<T>| parked.function == *function && parked.key.1 != *keep;
+        if self.parked.iter().any(retired) { self.evict_where(retired) } else { Vec::new() }
     }
 
     /// From now on nobody starts. Takes out everything that is parked, and all waiters.

@@ -1,0 +1,57 @@
+# Two commands matter: `make run` shows runlet at work, `make test` proves it. Both install what is missing first.
+# Needed beforehand: git, make and Rust 1.94 or newer, on Linux, as root (sandboxes need the kernel's help).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+DENY := $(shell command -v cargo-deny 2>/dev/null)
+
+.PHONY: help check setup build run test lint unit-and-it bench verify-crash sqlx clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+check: ## Check the prerequisites, and say how to get what is missing
+	@tests/setup.sh check
+
+setup: check ## Install what is missing of Postgres and Python (Debian packages; starts no service)
+	@tests/setup.sh install
+
+build: check ## Build everything (debug profile)
+	@cargo build --locked --workspace
+
+run: setup ## Build, start, deploy the examples, send a signed push, show what happened, serve until Ctrl-C
+	@tests/demo.sh
+
+test: setup lint unit-and-it ## Format, lints, unit tests, and the real server with a real Postgres and real sandboxes
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+ifneq ($(DENY),)
+	cargo deny check bans licenses sources
+endif
+
+unit-and-it:
+ifneq ($(NEXTEST),)
+	cargo nextest run --locked --workspace
+else
+	cargo test --locked --workspace -- --test-threads=2
+endif
+
+bench: setup ## Measure calls, sandboxes and webhooks beside references of their own
+	@tests/bench/run.sh
+
+verify-crash: setup ## kill -9 the server 20 times amid accepted work; the table goes to docs/verify/crash.md
+	@tests/verify.sh crash
+
+sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
+	@core/sqlx-prepare.sh
+
+clean: ## Remove build products (the data of `make run` stays: it is in /var/lib/runlet)
+	cargo clean

@@ -1,0 +1,214 @@
+//! Accepting asynchronous work: delivery, dedup keys, invocations and queue rows in one transaction.
+
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::delivery::{NewDelivery, Verdict, insert_delivery};
+use super::text::{clean, count, json};
+use super::{Store, StoreError};
+use crate::clock::{self, Timestamp};
+use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
+use crate::id::{DeliveryId, InvocationId};
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+
+/// Longest key that is stored as it is; an index entry has a bound.
+const LONGEST_KEY: usize = 255;
+
+/// What a function's revision says about work for it.
+struct Plan {
+    revision: String,
+    reset: String,
+    on_lost: String,
+}
+
+impl Store {
+    /// Commits a submission: delivery, dedup keys, invocations and queue rows in one transaction.
+    ///
+    /// A delivery whose invocations are all repeats is recorded with verdict `duplicate`; the cause of its invocations gets its id.
+    /// The outer `Err` means that nothing is on record. An unknown function (or a revision that is not one of its namespace) is
+    /// `Ok(Err(name))`: nothing is on record either.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
+        let Submission { delivery, mut invocations } = submission;
+        let delivery_id = delivery.as_ref().map(|_| DeliveryId::new());
+        for invocation in &mut invocations {
+            invocation.cause.delivery = delivery_id.or(invocation.cause.delivery);
+        }
+        let mut tx = self.pool().begin().await?;
+        let mut plans = Vec::with_capacity(invocations.len());
+        for invocation in &invocations {
+            match plan(&mut tx, invocation).await? {
+                Some(plan) => plans.push(plan),
+                None => return Ok(Err(invocation.function.clone())),
+            }
+        }
+        let accepted = dedup(&mut tx, &invocations).await?;
+        let fresh: Vec<_> = (accepted.iter().zip(&invocations).zip(&plans))
+            .filter(|((accepted, _), _)| !accepted.repeated)
+            .map(|((accepted, invocation), plan)| (accepted.invocation, invocation, plan))
+            .collect();
+        queue(&mut tx, &fresh).await?;
+        if let (Some(id), Some(delivery)) = (delivery_id, delivery) {
+            let delivery = as_seen(delivery, &accepted);
+            let ids: Vec<Uuid> = accepted.iter().map(|accepted| accepted.invocation.uuid()).collect();
+            insert_delivery(&mut tx, id, &delivery, &delivery.body, &ids).await?;
+        }
+        if !fresh.is_empty() {
+            super::queue::cancel::notify(&mut tx, "work").await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(Submitted { delivery: delivery_id, invocations: accepted }))
+    }
+}
+
+/// The delivery with the verdict that the dedup keys make of it.
+fn as_seen(mut delivery: NewDelivery, accepted: &[Accepted]) -> NewDelivery {
+    if !accepted.is_empty() && accepted.iter().all(|accepted| accepted.repeated) {
+        delivery.verdict = Verdict::Duplicate;
+    }
+    delivery
+}
+
+/// The revision that an invocation gets; `None` where there is no such function or no such revision.
+async fn plan(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Option<Plan>, StoreError> {
+    let plan = sqlx::query_as!(
+        Plan,
+        r#"SELECT r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!"
+           FROM functions f
+           JOIN revisions r ON r.namespace = f.namespace AND r.digest = COALESCE($3, f.revision) AND r.manifest ->> 'name' = f.name
+           WHERE f.namespace = $1 AND f.name = $2"#,
+        invocation.namespace.as_str(),
+        invocation.function.as_str(),
+        invocation.revision.as_ref().map(RevisionDigest::as_str),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(plan)
+}
+
+/// Takes the keys of a submission, all in one order for everybody, so that two submissions never wait for each other in a circle.
+async fn dedup(tx: &mut PgConnection, invocations: &[NewInvocation]) -> Result<Vec<Accepted>, StoreError> {
+    let new = |invocation: &NewInvocation| Accepted {
+        function: invocation.function.clone(),
+        invocation: InvocationId::new(),
+        repeated: false,
+    };
+    let mut accepted: Vec<Accepted> = invocations.iter().map(new).collect();
+    let mut keyed: Vec<(&NewInvocation, &DedupKey, &mut Accepted)> = (invocations.iter().zip(&mut accepted))
+        .filter_map(|(invocation, accepted)| Some((invocation, invocation.dedup.as_ref()?, accepted)))
+        .collect();
+    keyed.sort_by_key(|(invocation, key, _)| (&invocation.namespace, &key.scope, &key.key));
+    for (invocation, key, accepted) in keyed {
+        (accepted.invocation, accepted.repeated) = take(tx, &invocation.namespace, key, accepted.invocation).await?;
+    }
+    Ok(accepted)
+}
+
+/// Takes a key for the new invocation `id`, or finds the invocation that has it; says whether it is a repeat.
+async fn take(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    dedup: &DedupKey,
+    id: InvocationId,
+) -> Result<(InvocationId, bool), StoreError> {
+    let scope = stored_key(&dedup.scope);
+    let key = stored_key(&dedup.key);
+    loop {
+        let new = sqlx::query_scalar!(
+            "INSERT INTO dedup_keys AS k (namespace, scope, key, invocation, expires) VALUES ($1, $2, $3, $4, now() + interval '7 days')
+             ON CONFLICT (namespace, scope, key) DO UPDATE
+             SET invocation = excluded.invocation, expires = excluded.expires, released = false
+             WHERE k.released OR k.expires < now()
+             RETURNING invocation",
+            namespace.as_str(),
+            scope,
+            key,
+            id.uuid(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if new.is_some() {
+            return Ok((id, false));
+        }
+        let known = sqlx::query_scalar!(
+            r#"SELECT invocation AS "invocation: InvocationId" FROM dedup_keys WHERE namespace = $1 AND scope = $2 AND key = $3"#,
+            namespace.as_str(),
+            scope,
+            key,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        // No row: the key expired and was swept between the two statements.
+        if let Some(known) = known {
+            return Ok((known, true));
+        }
+    }
+}
+
+/// A key as it is stored: a long one by its digest.
+fn stored_key(key: &str) -> String {
+    if key.len() <= LONGEST_KEY {
+        return clean(key).into_owned();
+    }
+    RevisionDigest::from_sha256(&Sha256::digest(key).into()).as_str().to_owned()
+}
+
+/// Puts new invocations and their queue rows on record.
+async fn queue(tx: &mut PgConnection, fresh: &[(InvocationId, &NewInvocation, &Plan)]) -> Result<(), StoreError> {
+    let now = clock::now();
+    for (id, invocation, plan) in fresh {
+        insert(tx, *id, invocation, plan, now).await?;
+    }
+    Ok(())
+}
+
+async fn insert(
+    tx: &mut PgConnection,
+    id: InvocationId,
+    invocation: &NewInvocation,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let content_type = invocation.content_type.as_deref().map(clean);
+    sqlx::query!(
+        "WITH invocation AS (
+           INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions,
+               content_type, payload, payload_size, deadline, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, 'queued', 0, '{}', $7, $8, $9, $10, $11)
+         )
+         INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, priority, not_before, deadline)
+         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, now(), $10)",
+        id.uuid(),
+        invocation.namespace.as_str(),
+        invocation.function.as_str(),
+        plan.revision,
+        invocation.cause.kind.as_str(),
+        json(&invocation.cause),
+        content_type.as_deref(),
+        invocation.payload.as_ref(),
+        count(invocation.payload.len() as u64),
+        invocation.deadline,
+        now,
+        plan.reset,
+        plan.on_lost,
+        invocation.priority,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_keys_are_stored_by_their_digest() {
+        assert_eq!(stored_key("a\0b"), "a\u{fffd}b");
+        let (one, other) = (stored_key(&"x".repeat(9000)), stored_key(&"x".repeat(9001)));
+        assert!(one.len() == 71 && one != other);
+    }
+}

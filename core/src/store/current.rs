@@ -1,0 +1,120 @@
+//! The current revision of functions, remembered for a moment: what a warm call needs to know without asking the database.
+//!
+//! Another server's deploy is seen at most [`FRESH`] later; this server's own at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::function::Function;
+use super::{Store, StoreError};
+use crate::name::{FunctionName, Namespace};
+
+/// How long an answer is good.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Most answers kept.
+const BOUND: usize = 4096;
+
+/// Answers, those that say "there is none" included.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Counts the invalidations: an answer that was asked for before one is not kept.
+    epoch: u64,
+    answers: HashMap<(Namespace, FunctionName), Answer>,
+}
+
+#[derive(Debug, Clone)]
+struct Answer {
+    since: Instant,
+    function: Option<Arc<Function>>,
+}
+
+impl Cache {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what is known of a function.
+    pub(super) fn forget(&self, namespace: &Namespace, name: &FunctionName) {
+        let mut known = self.lock();
+        known.epoch += 1;
+        known.answers.remove(&(namespace.clone(), name.clone()));
+    }
+
+    /// The answer if it is fresh, else the epoch to give to [`Cache::keep`].
+    fn look(&self, key: &(Namespace, FunctionName)) -> Result<Option<Arc<Function>>, u64> {
+        let known = self.lock();
+        match known.answers.get(key) {
+            Some(answer) if answer.since.elapsed() < FRESH => Ok(answer.function.clone()),
+            _ => Err(known.epoch),
+        }
+    }
+
+    fn keep(&self, key: (Namespace, FunctionName), function: Option<Arc<Function>>, asked: Instant, epoch: u64) {
+        let mut known = self.lock();
+        if known.epoch != epoch {
+            return;
+        }
+        if known.answers.len() >= BOUND {
+            known.answers.retain(|_, answer| answer.since.elapsed() < FRESH);
+        }
+        if known.answers.len() < BOUND {
+            known.answers.insert(key, Answer { since: asked, function });
+        }
+    }
+}
+
+impl Store {
+    /// The function of that name, as it was at most a second ago; this server's own deploys and removals are seen at once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn current(
+        &self,
+        namespace: &Namespace,
+        name: &FunctionName,
+    ) -> Result<Option<Arc<Function>>, StoreError> {
+        let key = (namespace.clone(), name.clone());
+        let epoch = match self.inner.current.look(&key) {
+            Ok(function) => return Ok(function),
+            Err(epoch) => epoch,
+        };
+        let asked = Instant::now();
+        let function = self.function(namespace, name).await?.map(Arc::new);
+        self.inner.current.keep(key, function.clone(), asked, epoch);
+        Ok(function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_from_before_a_deploy_is_not_kept() {
+        let cache = Cache::default();
+        let key = (Namespace::default_namespace(), FunctionName::new("f").unwrap());
+        let epoch = cache.look(&key).unwrap_err();
+        cache.forget(&key.0, &key.1);
+        cache.keep(key.clone(), None, Instant::now(), epoch);
+        let epoch = cache.look(&key).unwrap_err();
+        cache.keep(key.clone(), None, Instant::now(), epoch);
+        assert!(cache.look(&key).is_ok());
+    }
+
+    #[test]
+    fn it_stays_within_its_bound() {
+        let cache = Cache::default();
+        for n in 0..BOUND + 10 {
+            let key = (Namespace::default_namespace(), FunctionName::new(format!("f{n}")).unwrap());
+            cache.keep(key, None, Instant::now(), 0);
+        }
+        assert!(cache.lock().answers.len() <= BOUND);
+    }
+}

@@ -1,0 +1,190 @@
+//! Deploying and removing functions.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Deployed, NewRevision};
+use crate::clock::{self, Timestamp};
+use crate::id::TriggerId;
+use crate::invocation::InvocationState;
+use crate::manifest::{AdapterKind, Manifest, TriggerSpec, WebhookTrigger};
+use crate::name::{FunctionName, Namespace, SecretName};
+use crate::store::text::{json, noun};
+use crate::store::{Store, StoreError};
+
+impl Store {
+    /// Puts a revision on record and points the function at it; its triggers replace those of the former revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when a hook path is in use by another function with another adapter or secret.
+    pub async fn deploy(&self, revision: NewRevision) -> Result<Deployed, StoreError> {
+        let NewRevision { namespace, manifest, .. } = &revision;
+        one_signature_a_path(manifest)?;
+        let now = clock::now();
+        let mut tx = self.pool().begin().await?;
+        lock(&mut tx, namespace).await?;
+        no_conflict(&mut tx, namespace, manifest).await?;
+        let new_revision = insert_revision(&mut tx, &revision, now).await?;
+        point(&mut tx, &revision, now).await?;
+        replace_triggers(&mut tx, namespace, manifest).await?;
+        tx.commit().await?;
+        self.inner.current.forget(namespace, &manifest.name);
+        let function = self.function(namespace, &manifest.name).await?;
+        let function = function.ok_or_else(|| {
+            StoreError::Conflict(format!(
+                "function `{}` was removed while it was being deployed; deploy it again",
+                manifest.name
+            ))
+        })?;
+        Ok(Deployed { function, new_revision })
+    }
+
+    /// Removes a function and its triggers; revisions and history stay. Returns whether it was there.
+    /// Invocations of it that still wait are cancelled.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn remove_function(&self, namespace: &Namespace, name: &FunctionName) -> Result<bool, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        let removed =
+            sqlx::query!("DELETE FROM functions WHERE namespace = $1 AND name = $2", namespace.as_str(), name.as_str())
+                .execute(&mut *tx)
+                .await?;
+        // A statement of its own, with a later snapshot, so that it sees what was accepted until the row was gone.
+        let waiting = sqlx::query_scalar!(
+            "DELETE FROM queue WHERE namespace = $1 AND function = $2 AND lease_until IS NULL RETURNING invocation",
+            namespace.as_str(),
+            name.as_str(),
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        crate::store::queue::cancel::close_waiting(&mut tx, &waiting, InvocationState::Cancelled).await?;
+        tx.commit().await?;
+        self.inner.current.forget(namespace, name);
+        Ok(removed.rows_affected() == 1)
+    }
+}
+
+/// The webhooks of a manifest.
+fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
+    manifest.triggers.iter().map(|TriggerSpec::Webhook(spec)| spec)
+}
+
+/// A path has one adapter and one secret, within a manifest as over all functions: a delivery is verified once, before anybody reads it.
+fn one_signature_a_path(manifest: &Manifest) -> Result<(), StoreError> {
+    let mut seen: HashMap<&str, (AdapterKind, &SecretName)> = HashMap::new();
+    for spec in webhooks(manifest) {
+        let first = *seen.entry(spec.path.as_str()).or_insert((spec.adapter, &spec.secret));
+        if first != (spec.adapter, &spec.secret) {
+            return Err(StoreError::Conflict(format!(
+                "two triggers of function `{}` on hook path `{}` differ in adapter or secret; give them the same, or another path",
+                manifest.name, spec.path
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// One deploy at a time in a namespace: two at once could each miss the other's hooks.
+async fn lock(tx: &mut PgConnection, namespace: &Namespace) -> Result<(), StoreError> {
+    sqlx::query_scalar!("SELECT name FROM namespaces WHERE name = $1 FOR NO KEY UPDATE", namespace.as_str())
+        .fetch_optional(tx)
+        .await?
+        .ok_or_else(|| StoreError::Conflict(format!("there is no namespace `{namespace}`; create it first")))?;
+    Ok(())
+}
+
+async fn no_conflict(tx: &mut PgConnection, namespace: &Namespace, manifest: &Manifest) -> Result<(), StoreError> {
+    let paths: Vec<&str> = webhooks(manifest).map(|spec| spec.path.as_str()).collect();
+    let others = sqlx::query!(
+        r#"SELECT id AS "id: TriggerId", function, spec FROM triggers
+           WHERE namespace = $1 AND kind = 'webhook' AND path = ANY($2) AND function <> $3"#,
+        namespace.as_str(),
+        &paths as &[&str],
+        manifest.name.as_str(),
+    )
+    .fetch_all(tx)
+    .await?;
+    for other in others {
+        let spec: WebhookTrigger = noun("triggers", &other.id, other.spec)?;
+        let differs =
+            |own: &&WebhookTrigger| own.path == spec.path && (own.adapter, &own.secret) != (spec.adapter, &spec.secret);
+        if webhooks(manifest).any(|own| differs(&own)) {
+            return Err(StoreError::Conflict(format!(
+                "hook path `{}` belongs to function `{}` with another adapter or secret; use the same ones, or another path",
+                spec.path, other.function
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn insert_revision(tx: &mut PgConnection, revision: &NewRevision, now: Timestamp) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "INSERT INTO revisions (namespace, digest, manifest, archive, created_at) VALUES ($1, $2, $3::text::jsonb, $4, $5)
+         ON CONFLICT DO NOTHING",
+        revision.namespace.as_str(),
+        revision.digest.as_str(),
+        json(&revision.manifest),
+        revision.archive.as_ref(),
+        now,
+    )
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn point(tx: &mut PgConnection, revision: &NewRevision, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO functions AS f (namespace, name, revision, created_at, deployed_at) VALUES ($1, $2, $3, $4, $4)
+         ON CONFLICT (namespace, name) DO UPDATE SET revision = excluded.revision, deployed_at = excluded.deployed_at
+         WHERE f.revision <> excluded.revision",
+        revision.namespace.as_str(),
+        revision.manifest.name.as_str(),
+        revision.digest.as_str(),
+        now,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn replace_triggers(tx: &mut PgConnection, namespace: &Namespace, manifest: &Manifest) -> Result<(), StoreError> {
+    let mut ids: Vec<Uuid> = Vec::new();
+    let (mut paths, mut ordinals, mut specs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut of_path: HashMap<&str, i32> = HashMap::new();
+    for spec in webhooks(manifest) {
+        let nth = of_path.entry(spec.path.as_str()).or_insert(0);
+        ids.push(TriggerId::new().uuid());
+        paths.push(spec.path.as_str());
+        ordinals.push(*nth);
+        specs.push(json(spec));
+        *nth += 1;
+    }
+    let kept = sqlx::query_scalar!(
+        "INSERT INTO triggers (id, namespace, function, kind, path, ordinal, spec)
+         SELECT t.id, $1, $2, 'webhook', t.path, t.ordinal, t.spec::jsonb
+         FROM unnest($3::uuid[], $4::text[], $5::integer[], $6::text[]) AS t (id, path, ordinal, spec)
+         ON CONFLICT (namespace, function, kind, path, ordinal) DO UPDATE SET spec = excluded.spec
+         RETURNING id",
+        namespace.as_str(),
+        manifest.name.as_str(),
+        &ids,
+        &paths as &[&str],
+        &ordinals,
+        &specs,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM triggers WHERE namespace = $1 AND function = $2 AND id <> ALL($3)",
+        namespace.as_str(),
+        manifest.name.as_str(),
+        &kept,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Writing ends of executions, many at a time.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::batch::Write;
+use super::{Finish, Running};
+use crate::clock::Timestamp;
+use crate::execution::{ExecutionState, StartKind};
+use crate::outcome::OutcomeKind;
+use crate::store::queue::MAX_LOST;
+use crate::store::text::{clean, count, detail, json};
+use crate::store::{Store, StoreError};
+
+/// Writes ends.
+#[derive(Debug)]
+pub(super) struct Finishes(pub(super) Store);
+
+impl Write for Finishes {
+    type What = Finish;
+    type Answer = bool;
+
+    fn weight(what: &Finish) -> usize {
+        what.result.as_ref().map_or(0, |(bytes, _)| bytes.len())
+    }
+
+    async fn write(&self, batch: &[&Finish]) -> Result<Vec<bool>, StoreError> {
+        let mut seen = HashSet::new();
+        let first: Vec<bool> = batch.iter().map(|finish| seen.insert(finish.execution)).collect();
+        let entries: Vec<&Finish> =
+            batch.iter().zip(&first).filter(|(_, first)| **first).map(|(finish, _)| *finish).collect();
+        let ended = self.end(&entries).await?;
+        let written = |(finish, first): (&&Finish, bool)| first && ended.contains(&finish.execution.uuid());
+        Ok(batch.iter().zip(first).map(written).collect())
+    }
+}
+
+/// The states that an outcome leads to: of the execution, and of its invocation unless it is tried again.
+const fn states(kind: OutcomeKind) -> (&'static str, &'static str) {
+    let execution = ExecutionState::of_outcome(kind);
+    let invocation = match execution {
+        ExecutionState::Succeeded => "succeeded",
+        ExecutionState::Cancelled => "cancelled",
+        _ => "failed",
+    };
+    (execution.as_str(), invocation)
+}
+
+impl Finishes {
+    /// Writes the ends of executions that have not ended and whose fence holds; returns those.
+    ///
+    /// `held` locks the queue rows of claims that are still what the fence says; `ended` guards the state. All the rest follows `ended`.
+    async fn end(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
+        let columns = Columns::of(entries);
+        let ended = sqlx::query_scalar!(
+            r#"WITH entry AS (
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+                     $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
+                     $17::bigint[], $18::boolean[], $19::timestamptz[])
+                   AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
+                     started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, retry, at)
+               ), held AS (
+                 SELECT q.invocation, e.retry AND e.outcome = 'lost' AND NOT q.cancelled AS wanted, q.attempt < $20 AS possible,
+                     q.cancelled AND e.outcome = 'lost' AS cancelled
+                 FROM queue q JOIN entry e ON e.invocation = q.invocation AND e.fence = q.fence
+                 WHERE q.invocation = ANY($2)
+                 FOR UPDATE OF q
+               ), ended AS (
+                 UPDATE executions x
+                 SET state = e.state, outcome = e.outcome, detail = e.detail::jsonb, start_kind = COALESCE(e.start_kind, x.start_kind),
+                     sandbox = COALESCE(e.sandbox, x.sandbox), started_at = COALESCE(e.started_at, x.started_at), cpu_us = e.cpu_us,
+                     memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
+                     finished_at = e.at
+                 FROM entry e LEFT JOIN held h ON h.invocation = e.invocation
+                 WHERE x.id = e.execution AND x.id = ANY($1) AND x.state IN ('starting', 'running')
+                   AND (e.fence IS NULL OR h.invocation IS NOT NULL)
+                 RETURNING e.*, COALESCE(h.wanted AND h.possible, false) AS again, COALESCE(h.wanted AND NOT h.possible, false) AS exhausted,
+                   COALESCE(h.cancelled, false) AS cancelled
+               ), closed AS (
+                 UPDATE invocations i
+                 SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END, outcome = d.outcome, detail = d.detail::jsonb,
+                     result = d.result, result_type = d.result_type, dead_letter = d.exhausted,
+                     finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
+                 FROM ended d WHERE i.id = d.invocation AND i.id = ANY($2)
+               ), requeued AS (
+                 UPDATE queue q
+                 SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL,
+                     not_before = now() + make_interval(secs => power(2, q.attempt - 1) - 1)
+                 FROM ended d WHERE d.again AND q.invocation = d.invocation
+               ), gone AS (
+                 DELETE FROM queue q USING ended d WHERE d.fence IS NOT NULL AND NOT d.again AND q.invocation = d.invocation
+               ), released AS (
+                 UPDATE dedup_keys k SET released = true
+                 FROM ended d
+                 WHERE d.fence IS NOT NULL AND NOT d.again AND d.invocation_state <> 'succeeded' AND k.invocation = d.invocation
+               ), told AS (
+                 SELECT d.execution,
+                     CASE WHEN d.again THEN pg_notify('runlet', 'work') IS NULL
+                          WHEN d.fence IS NOT NULL THEN pg_notify('runlet', 'done:' || d.invocation) IS NULL END AS told
+                 FROM ended d
+               )
+               SELECT execution AS "execution!" FROM told WHERE told IS NOT TRUE"#,
+            &columns.executions,
+            &columns.invocations,
+            &columns.fences as &[Option<i64>],
+            &columns.states as &[&str],
+            &columns.invocation_states as &[&str],
+            &columns.outcomes as &[&str],
+            &columns.details as &[Option<String>],
+            &columns.results as &[Option<&[u8]>],
+            &columns.result_types as &[Option<&str>],
+            &columns.start_kinds as &[Option<&str>],
+            &columns.sandboxes as &[Option<Cow<'_, str>>],
+            &columns.started as &[Option<Timestamp>],
+            &columns.cpu as &[Option<i64>],
+            &columns.memory as &[Option<i64>],
+            &columns.remains as &[Option<String>],
+            &columns.log_bytes,
+            &columns.log_dropped,
+            &columns.retries,
+            &columns.at,
+            MAX_LOST,
+        )
+        .fetch_all(self.0.pool())
+        .await?;
+        Ok(ended.into_iter().collect())
+    }
+}
+
+/// The entries of a batch, column by column.
+#[derive(Default)]
+struct Columns<'a> {
+    executions: Vec<Uuid>,
+    invocations: Vec<Uuid>,
+    fences: Vec<Option<i64>>,
+    states: Vec<&'static str>,
+    invocation_states: Vec<&'static str>,
+    outcomes: Vec<&'static str>,
+    details: Vec<Option<String>>,
+    results: Vec<Option<&'a [u8]>>,
+    result_types: Vec<Option<&'static str>>,
+    start_kinds: Vec<Option<&'static str>>,
+    sandboxes: Vec<Option<Cow<'a, str>>>,
+    started: Vec<Option<Timestamp>>,
+    cpu: Vec<Option<i64>>,
+    memory: Vec<Option<i64>>,
+    remains: Vec<Option<String>>,
+    log_bytes: Vec<i64>,
+    log_dropped: Vec<i64>,
+    retries: Vec<bool>,
+    at: Vec<Timestamp>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(entries: &[&'a Finish]) -> Self {
+        let mut columns = Self::default();
+        for finish in entries {
+            columns.push(finish);
+        }
+        columns
+    }
+
+    fn push(&mut self, finish: &'a Finish) {
+        let (state, invocation_state) = states(finish.outcome.kind);
+        let running = finish.running.as_ref();
+        self.executions.push(finish.execution.uuid());
+        self.invocations.push(finish.invocation.uuid());
+        self.fences.push(finish.fence);
+        self.states.push(state);
+        self.invocation_states.push(invocation_state);
+        self.outcomes.push(finish.outcome.kind.as_str());
+        self.details.push(detail(&finish.outcome));
+        self.results.push(finish.result.as_ref().map(|(bytes, _)| bytes.as_ref()));
+        self.result_types.push(finish.result.as_ref().map(|(_, kind)| *kind));
+        self.start_kinds.push(running.map(|running| StartKind::as_str(running.start)));
+        self.sandboxes.push(running.map(|running: &Running| clean(&running.sandbox)));
+        self.started.push(running.map(|running| running.at));
+        self.cpu.push(finish.usage.cpu_us);
+        self.memory.push(finish.usage.memory_peak);
+        self.remains.push(finish.remains.as_ref().map(json));
+        self.log_bytes.push(count(finish.log_bytes));
+        self.log_dropped.push(count(finish.log_dropped));
+        self.retries.push(finish.retry);
+        self.at.push(finish.at);
+    }
+}

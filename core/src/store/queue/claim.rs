@@ -1,0 +1,136 @@
+//! Claiming work, and keeping the claim.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Claimed;
+use crate::clock::{self, Timestamp};
+use crate::id::{ExecutionId, InvocationId};
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::store::text::noun;
+use crate::store::{Store, StoreError};
+
+impl Store {
+    /// Claims up to `limit` pieces of work that are due, best first, for `server`, until `lease` from now.
+    /// Functions in `full` (at their max_concurrency on this server) are passed over; work whose deadline is over expires.
+    /// Their invocations become `running`; a new execution row, state `starting`, is made for each.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn claim(
+        &self,
+        server: &str,
+        limit: i64,
+        lease: Duration,
+        full: &[(Namespace, FunctionName)],
+    ) -> Result<Vec<Claimed>, StoreError> {
+        self.expire_overdue().await?;
+        let executions: Vec<Uuid> = (0..limit).map(|_| ExecutionId::new().uuid()).collect();
+        if executions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let namespaces: Vec<&str> = full.iter().map(|(namespace, _)| namespace.as_str()).collect();
+        let functions: Vec<&str> = full.iter().map(|(_, function)| function.as_str()).collect();
+        // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
+        let rows = sqlx::query_as!(
+            Row,
+            r#"WITH due AS (
+                 SELECT q.invocation FROM queue q
+                 WHERE q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
+                   AND NOT EXISTS (SELECT FROM unnest($5::text[], $6::text[]) AS f (namespace, function)
+                                   WHERE f.namespace = q.namespace AND f.function = q.function)
+                 ORDER BY q.priority DESC, q.not_before, q.invocation
+                 LIMIT $1
+                 FOR UPDATE OF q SKIP LOCKED
+               ), slot AS (
+                 SELECT d.invocation, e.execution
+                 FROM (SELECT invocation, row_number() OVER () AS n FROM due) d
+                 JOIN unnest($4::uuid[]) WITH ORDINALITY AS e (execution, n) ON e.n = d.n
+               ), claimed AS (
+                 UPDATE queue q
+                 SET server = $2, lease_until = now() + make_interval(secs => $3), fence = nextval('queue_fence'),
+                     attempt = q.attempt + 1, execution = s.execution
+                 FROM slot s WHERE q.invocation = s.invocation
+                 RETURNING q.*
+               ), begun AS (
+                 INSERT INTO executions (id, invocation, namespace, function, revision, cause_kind, attempt, state, server, reset, created_at)
+                 SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, 'starting', server, reset, $7
+                 FROM claimed
+               ), taken AS (
+                 UPDATE invocations i
+                 SET state = 'running', attempts = c.attempt, executions = i.executions || c.execution
+                 FROM claimed c WHERE i.id = c.invocation
+                 RETURNING i.id, i.cause, i.payload, i.content_type, i.created_at
+               )
+               SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
+                   c.namespace AS "namespace: Namespace", c.function AS "function: FunctionName", c.revision AS "revision: RevisionDigest",
+                   c.attempt, c.fence AS "fence!", t.cause, t.payload, t.content_type, t.created_at
+               FROM claimed c JOIN taken t ON t.id = c.invocation
+               ORDER BY c.priority DESC, c.not_before, c.invocation"#,
+            limit,
+            server,
+            lease.as_secs_f64(),
+            &executions,
+            &namespaces as &[&str],
+            &functions as &[&str],
+            clock::now(),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(Row::claimed).collect()
+    }
+
+    /// Extends the leases of claims that are still ours; returns the fences that are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn heartbeat(&self, server: &str, fences: &[i64], lease: Duration) -> Result<Vec<i64>, StoreError> {
+        // A crash of Postgres that loses a heartbeat costs no more than the lease does: no need to wait for the disk.
+        let held = sqlx::query_scalar!(
+            r#"UPDATE queue SET lease_until = now() + make_interval(secs => $3)
+               WHERE server = $1 AND fence = ANY($2) AND lease_until IS NOT NULL RETURNING fence AS "fence!""#,
+            server,
+            fences,
+            lease.as_secs_f64(),
+        )
+        .fetch_all(self.relaxed())
+        .await?;
+        Ok(held)
+    }
+}
+
+/// A row of a claim.
+struct Row {
+    invocation: InvocationId,
+    execution: ExecutionId,
+    namespace: Namespace,
+    function: FunctionName,
+    revision: RevisionDigest,
+    attempt: i32,
+    fence: i64,
+    cause: Value,
+    payload: Vec<u8>,
+    content_type: Option<String>,
+    created_at: Timestamp,
+}
+
+impl Row {
+    fn claimed(self) -> Result<Claimed, StoreError> {
+        Ok(Claimed {
+            invocation: self.invocation,
+            execution: self.execution,
+            cause: noun("invocations", &self.invocation, self.cause)?,
+            namespace: self.namespace,
+            function: self.function,
+            revision: self.revision,
+            payload: Bytes::from(self.payload),
+            content_type: self.content_type,
+            attempt: self.attempt.unsigned_abs(),
+            fence: self.fence,
+            created_at: self.created_at,
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Executions that nobody finishes: their server went away, or lost its claim.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Expired, MAX_LOST, cancel};
+use crate::clock;
+use crate::id::{ExecutionId, InvocationId};
+use crate::outcome::{Outcome, OutcomeKind};
+use crate::store::text::detail;
+use crate::store::{Store, StoreError};
+
+/// Rows handled in one transaction.
+const BATCH: i64 = 500;
+
+/// A claim that is dead, its row locked.
+struct Dead {
+    invocation: Uuid,
+    execution: Uuid,
+    again: bool,
+    cancelled: bool,
+    exhausted: bool,
+}
+
+impl Store {
+    /// Ends claims whose lease is over: their executions become `lost`; by the function's [`OnLost`](crate::manifest::OnLost) their
+    /// invocations are queued again or fail. Idempotent; any server may do it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reap_expired(&self) -> Result<Vec<Expired>, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        let dead = sqlx::query_as!(
+            Dead,
+            r#"SELECT invocation, execution AS "execution!", cancelled, attempt >= $1 AND on_lost = 'retry' AS "exhausted!",
+                   on_lost = 'retry' AND attempt < $1 AND NOT cancelled AS "again!"
+               FROM queue WHERE lease_until < now() LIMIT $2 FOR UPDATE SKIP LOCKED"#,
+            MAX_LOST,
+            BATCH,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let expired = lose(&mut tx, &dead, "the lease of the server that ran it is over").await?;
+        tx.commit().await?;
+        Ok(expired)
+    }
+
+    /// At boot: everything that an earlier life of this server left `starting` or `running` is lost, claims and synchronous calls alike;
+    /// claims are treated as in [`Store::reap_expired`], synchronous calls fail with outcome `lost`. Returns how many executions that concerned.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reconcile(&self, server: &str) -> Result<u64, StoreError> {
+        let mut concerned = 0;
+        loop {
+            let mut tx = self.pool().begin().await?;
+            let dead = sqlx::query_as!(
+                Dead,
+                r#"SELECT invocation, execution AS "execution!", cancelled, attempt >= $1 AND on_lost = 'retry' AS "exhausted!",
+                       on_lost = 'retry' AND attempt < $1 AND NOT cancelled AS "again!"
+                   FROM queue WHERE server = $3 AND lease_until IS NOT NULL LIMIT $2 FOR UPDATE"#,
+                MAX_LOST,
+                BATCH,
+                server,
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            lose(&mut tx, &dead, WENT_AWAY).await?;
+            tx.commit().await?;
+            if dead.is_empty() {
+                break;
+            }
+            concerned += dead.len() as u64;
+        }
+        Ok(concerned + self.lose_calls(server).await?)
+    }
+
+    /// The synchronous calls of a dead server: whoever waited for them is gone too, they are not run again.
+    async fn lose_calls(&self, server: &str) -> Result<u64, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        let detail = detail(&Outcome::because(OutcomeKind::Lost, WENT_AWAY));
+        let now = clock::now();
+        let calls = sqlx::query_scalar!(
+            "UPDATE executions SET state = 'lost', outcome = 'lost', detail = $2::text::jsonb, finished_at = $3
+             WHERE server = $1 AND state IN ('starting', 'running') RETURNING invocation",
+            server,
+            detail,
+            now,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "UPDATE invocations SET state = 'failed', outcome = 'lost', detail = $2::text::jsonb, finished_at = $3
+             WHERE id = ANY($1) AND state = 'running'",
+            &calls,
+            detail,
+            now,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(calls.len() as u64)
+    }
+}
+
+const WENT_AWAY: &str = "the server went away while it ran";
+
+/// Ends dead claims: execution `lost`; invocation queued again, failed or cancelled.
+async fn lose(tx: &mut PgConnection, dead: &[Dead], why: &str) -> Result<Vec<Expired>, StoreError> {
+    if dead.is_empty() {
+        return Ok(Vec::new());
+    }
+    let executions: Vec<Uuid> = dead.iter().map(|row| row.execution).collect();
+    let (again, over): (Vec<&Dead>, Vec<&Dead>) = dead.iter().partition(|row| row.again);
+    let again: Vec<Uuid> = again.into_iter().map(|row| row.invocation).collect();
+    let detail = detail(&Outcome::because(OutcomeKind::Lost, why));
+    sqlx::query!(
+        "UPDATE executions SET state = 'lost', outcome = 'lost', detail = $2::text::jsonb, finished_at = $3
+         WHERE id = ANY($1) AND state IN ('starting', 'running')",
+        &executions,
+        detail,
+        clock::now(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    requeue(tx, &again, detail.as_deref()).await?;
+    close(tx, &over, detail.as_deref()).await?;
+    let expired = |row: &Dead| Expired {
+        invocation: InvocationId::from(row.invocation),
+        execution: ExecutionId::from(row.execution),
+        retried: row.again,
+    };
+    Ok(dead.iter().map(expired).collect())
+}
+
+/// Puts invocations back into the queue, later and later.
+async fn requeue(tx: &mut PgConnection, invocations: &[Uuid], detail: Option<&str>) -> Result<(), StoreError> {
+    if invocations.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE queue SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL,
+             not_before = now() + make_interval(secs => power(2, attempt - 1) - 1)
+         WHERE invocation = ANY($1)",
+        invocations,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE invocations SET state = 'queued', outcome = 'lost', detail = $2::text::jsonb WHERE id = ANY($1)",
+        invocations,
+        detail,
+    )
+    .execute(&mut *tx)
+    .await?;
+    cancel::notify(tx, "work").await
+}
+
+/// Ends invocations that are not executed again.
+async fn close(tx: &mut PgConnection, over: &[&Dead], detail: Option<&str>) -> Result<(), StoreError> {
+    if over.is_empty() {
+        return Ok(());
+    }
+    let invocations: Vec<Uuid> = over.iter().map(|row| row.invocation).collect();
+    let states: Vec<&str> = over.iter().map(|row| if row.cancelled { "cancelled" } else { "failed" }).collect();
+    let dead_letters: Vec<bool> = over.iter().map(|row| row.exhausted && !row.cancelled).collect();
+    sqlx::query!("DELETE FROM queue WHERE invocation = ANY($1)", &invocations).execute(&mut *tx).await?;
+    sqlx::query!(
+        "UPDATE invocations i SET state = o.state, outcome = 'lost', detail = $4::text::jsonb, dead_letter = o.dead_letter, finished_at = $5
+         FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS o (id, state, dead_letter)
+         WHERE i.id = o.id AND i.id = ANY($1)",
+        &invocations,
+        &states as &[&str],
+        &dead_letters,
+        detail,
+        clock::now(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    cancel::release(tx, &invocations).await
+}

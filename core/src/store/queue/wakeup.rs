@@ -1,0 +1,110 @@
+//! Wake-ups: what Postgres tells those who wait for work or for an end.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use uuid::Uuid;
+
+use super::CHANNEL;
+use crate::id::InvocationId;
+use crate::store::{Store, StoreError};
+
+/// Wakes the dispatcher: a dedicated LISTEN connection that reconnects by itself.
+#[derive(Debug)]
+pub struct Wakeups {
+    store: Store,
+    listener: Option<PgListener>,
+}
+
+/// What a wake-up says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wakeup {
+    /// Something may be ready to be claimed.
+    Work,
+    /// Somebody cancelled this invocation, which runs.
+    Cancel(InvocationId),
+    /// This invocation is terminal.
+    Done(InvocationId),
+}
+
+impl Wakeup {
+    /// Reads the payload of a notification. What is not understood (a newer server's word) is taken as `Work`: to look is always safe.
+    fn parse(payload: &str) -> Self {
+        let id = |text: &str| Uuid::from_str(text).ok().map(InvocationId::from);
+        match payload.split_once(':') {
+            Some(("cancel", text)) => id(text).map_or(Self::Work, Self::Cancel),
+            Some(("done", text)) => id(text).map_or(Self::Work, Self::Done),
+            _ => Self::Work,
+        }
+    }
+}
+
+impl Wakeups {
+    /// The next wake-up. Never fails: while the database is away it waits (and says `Work` once it is back).
+    /// Cancel-safe but for a reconnect, which begins anew.
+    pub async fn next(&mut self) -> Wakeup {
+        if let Some(listener) = &mut self.listener {
+            match listener.try_recv().await {
+                Ok(Some(notification)) => return Wakeup::parse(notification.payload()),
+                Ok(None) => tracing::warn!("the LISTEN connection was cut"),
+                Err(error) => tracing::warn!(error = %error, "the LISTEN connection failed"),
+            }
+            self.listener = None;
+        }
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match listen(&self.store).await {
+                Ok(listener) => {
+                    self.listener = Some(listener);
+                    // Whatever was notified meanwhile is lost: the caller looks for itself.
+                    return Wakeup::Work;
+                }
+                Err(error) => tracing::debug!(error = %error, "cannot LISTEN yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}
+
+impl Store {
+    /// Opens the LISTEN connection. Whoever asks the database afterwards misses nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn wakeups(&self) -> Result<Wakeups, StoreError> {
+        let listener = listen(self).await?;
+        Ok(Wakeups { store: self.clone(), listener: Some(listener) })
+    }
+}
+
+/// A listener on a connection of its own, so that it takes none of the pool's.
+async fn listen(store: &Store) -> Result<PgListener, StoreError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_lazy_with(store.inner.options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // Without this the listener would reconnect behind our back, and nobody would be told that notifications were lost.
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_read() {
+        let id = InvocationId::new();
+        assert_eq!(Wakeup::parse(&format!("done:{}", id.uuid())), Wakeup::Done(id));
+        assert_eq!(Wakeup::parse(&format!("cancel:{}", id.uuid())), Wakeup::Cancel(id));
+        for text in ["work", "", "done:", "done:x", "later:1"] {
+            assert_eq!(Wakeup::parse(text), Wakeup::Work);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Claims: one holder at a time, and nothing lost with a holder.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use runlet_core::execution::ExecutionState;
+use runlet_core::invocation::InvocationState;
+use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::store::queue::MAX_LOST;
+use tokio::task::JoinSet;
+
+use crate::host::*;
+
+#[tokio::test]
+async fn two_servers_never_claim_the_same_work() {
+    let (db, one) = db_with_function().await;
+    let two = db.store("two").await;
+    for _ in 0..300 {
+        accept(&one, invocation("f")).await;
+    }
+    let mut tasks = JoinSet::new();
+    for (store, server) in [(&one, "one"), (&two, "two"), (&one, "one"), (&two, "two")] {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut mine = Vec::new();
+            loop {
+                let claimed = store.claim(server, 7, LEASE, &[]).await.unwrap();
+                if claimed.is_empty() {
+                    return mine;
+                }
+                mine.extend(claimed);
+            }
+        });
+    }
+    let claimed: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(claimed.len(), 300);
+    assert_eq!(claimed.iter().map(|claimed| claimed.invocation).collect::<HashSet<_>>().len(), 300);
+    assert_eq!(claimed.iter().map(|claimed| claimed.fence).collect::<HashSet<_>>().len(), 300);
+    assert!(claimed.iter().all(|claimed| claimed.attempt == 1 && claimed.payload == &b"\0\xffraw"[..]));
+    assert_eq!(one.queue_depth().await.unwrap(), (0, 300));
+    let read = get(&one, claimed[0].invocation).await;
+    assert_eq!((read.state, read.attempts, read.executions), (InvocationState::Running, 1, vec![claimed[0].execution]));
+}
+
+#[tokio::test]
+async fn the_best_work_comes_first_and_full_functions_are_passed_over() {
+    let (_db, store) = db_with_function().await;
+    store.deploy(revision("g", "")).await.unwrap();
+    let low = accept(&store, invocation("f")).await;
+    let mut urgent = invocation("f");
+    urgent.priority = 5;
+    let urgent = accept(&store, urgent).await;
+    let other = accept(&store, invocation("g")).await;
+    assert_eq!(store.waiting_in(&ns()).await.unwrap(), 3);
+
+    let claimed = store.claim("one", 9, LEASE, &[(ns(), name("g"))]).await.unwrap();
+    assert_eq!(claimed.iter().map(|claimed| claimed.invocation).collect::<Vec<_>>(), [urgent, low]);
+    assert_eq!(claim_one(&store, "one").await.invocation, other);
+    assert!(store.claim("one", 0, LEASE, &[]).await.unwrap().is_empty());
+    assert_eq!(store.waiting_in(&ns()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_old_fence_writes_nothing() {
+    let (_db, store) = db_with_function().await;
+    let (ledger, _tasks) = ledger(&store);
+    let id = accept(&store, invocation("f")).await;
+    let old = store.claim("one", 1, Duration::ZERO, &[]).await.unwrap().remove(0);
+    let expired = store.reap_expired().await.unwrap();
+    assert_eq!((expired.len(), expired[0].execution, expired[0].retried), (1, old.execution, true));
+    assert!(store.reap_expired().await.unwrap().is_empty());
+    assert_eq!(get(&store, id).await.state, InvocationState::Queued);
+
+    let new = claim_one(&store, "two").await;
+    assert_eq!((new.invocation, new.attempt), (id, 2));
+    assert!(new.fence > old.fence && new.execution != old.execution);
+    assert_eq!(store.heartbeat("one", &[old.fence, new.fence], LEASE).await.unwrap(), Vec::<i64>::new());
+    assert_eq!(store.heartbeat("two", &[old.fence, new.fence], LEASE).await.unwrap(), [new.fence]);
+
+    assert!(!ledger.finish(finish(&old, Outcome::ok())).await.unwrap());
+    let mut forged = finish(&new, Outcome::ok());
+    forged.fence = Some(old.fence);
+    assert!(!ledger.finish(forged).await.unwrap());
+    assert_eq!(get(&store, id).await.state, InvocationState::Running);
+
+    assert!(ledger.finish(finish(&new, Outcome::ok())).await.unwrap());
+    let read = get(&store, id).await;
+    assert_eq!((read.state, read.executions), (InvocationState::Succeeded, vec![old.execution, new.execution]));
+    let lost = store.execution(&ns(), old.execution).await.unwrap().unwrap();
+    assert_eq!((lost.state, lost.attempt), (ExecutionState::Lost, 1));
+    assert_eq!(store.queue_depth().await.unwrap(), (0, 0));
+}
+
+#[tokio::test]
+async fn what_kills_its_server_again_and_again_becomes_a_dead_letter() {
+    let (db, store) = db_with_function().await;
+    let (ledger, _tasks) = ledger(&store);
+    let id = accept(&store, keyed("f", "k")).await;
+    for attempt in 1..=MAX_LOST {
+        sqlx::query("UPDATE queue SET not_before = now()").execute(&db.sql).await.unwrap();
+        // One by the lease, one by its own server's word.
+        let claimed = store.claim("one", 1, Duration::ZERO, &[]).await.unwrap().remove(0);
+        assert_eq!(claimed.attempt, attempt.unsigned_abs());
+        if attempt % 2 == 0 {
+            store.reap_expired().await.unwrap();
+        } else {
+            assert!(ledger.finish(finish(&claimed, Outcome::of(OutcomeKind::Lost))).await.unwrap());
+        }
+        let read = get(&store, id).await;
+        assert_eq!(read.outcome.unwrap().kind, OutcomeKind::Lost);
+        let over = attempt == MAX_LOST;
+        assert_eq!(
+            (read.state == InvocationState::Failed, read.dead_letter, read.finished_at.is_some()),
+            (over, over, over)
+        );
+    }
+    assert_eq!(store.queue_depth().await.unwrap(), (0, 0));
+    assert_ne!(accept(&store, keyed("f", "k")).await, id, "its key is free again");
+}
+
+#[tokio::test]
+async fn at_boot_what_an_earlier_life_left_is_lost() {
+    let (db, store) = db_with_function().await;
+    store.deploy(revision("once", "on_lost = \"fail\"\n")).await.unwrap();
+    let (ledger, tasks) = ledger(&store);
+    let again = accept(&store, invocation("f")).await;
+    let once = accept(&store, keyed("once", "k")).await;
+    assert_eq!(store.claim("one", 2, LEASE, &[]).await.unwrap().len(), 2);
+    let call = crate::ledger::call();
+    ledger.start(call.clone()).await.unwrap();
+    let foreign = accept(&store, invocation("f")).await;
+    claim_one(&store, "two").await;
+    drop((ledger, tasks));
+
+    let reborn = db.store("one").await;
+    assert_eq!(reborn.reconcile("one").await.unwrap(), 3);
+    assert_eq!(reborn.reconcile("one").await.unwrap(), 0);
+    assert_eq!(get(&reborn, again).await.state, InvocationState::Queued);
+    assert_eq!(get(&reborn, foreign).await.state, InvocationState::Running);
+    for id in [once, call.invocation] {
+        let read = get(&reborn, id).await;
+        assert_eq!((read.state, read.outcome.unwrap().kind), (InvocationState::Failed, OutcomeKind::Lost));
+    }
+    let lost = reborn.execution(&ns(), call.execution).await.unwrap().unwrap();
+    assert_eq!(lost.state, ExecutionState::Lost);
+    assert!(lost.outcome.unwrap().error.unwrap().message.contains("server"));
+    assert_eq!(claim_one(&reborn, "one").await.attempt, 2);
+}

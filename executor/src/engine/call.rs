@@ -1,0 +1,176 @@
+//! Synchronous calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runlet_core::clock;
+use runlet_core::engine::{EngineError, NewInvocation, Reply};
+use runlet_core::id::{ExecutionId, InvocationId};
+use runlet_core::manifest::Manifest;
+use runlet_core::name::RevisionDigest;
+use runlet_core::store::ledger::{CallStart, Finish};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::Shared;
+use super::job::Job;
+use super::record::record;
+use super::run::{Ended, RECORD_PATIENCE};
+use crate::admission::{Refused, Seat, Turn};
+use crate::pool::Handle;
+
+/// How long a call waits for a server that has just started.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+type Answer = oneshot::Sender<Result<Reply, EngineError>>;
+
+impl From<Refused> for EngineError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooLarge { .. } => Self::Invalid(refused.to_string()),
+            Refused::Full(_) | Refused::NoTurn(_) | Refused::NoRoom => Self::QueueFull(refused.to_string()),
+            Refused::Closed => Self::Stopping,
+        }
+    }
+}
+
+impl Shared {
+    /// Runs once, now. Once it has begun it goes on to its end, whether or not the caller waits for that.
+    pub(super) async fn call(self: &Arc<Self>, new: NewInvocation) -> Result<Reply, EngineError> {
+        self.open_for_work().await?;
+        let (revision, manifest) = self.resolve(&new).await?;
+        let job = Job {
+            namespace: new.namespace.clone(),
+            function: new.function.clone(),
+            revision,
+            invocation: InvocationId::new(),
+            execution: ExecutionId::new(),
+            attempt: 1,
+            fence: None,
+            cause: new.cause.clone(),
+            payload: new.payload.clone(),
+            content_type: new.content_type.clone(),
+            manifest,
+        };
+        let patience = job.manifest.limits.timeout.0;
+        let patience = new.deadline.map_or(patience, |deadline| {
+            (deadline - clock::now()).to_std().unwrap_or_default().min(patience)
+        });
+        let (turn, seat) = self.gate.acquire(job.want(), Some(Instant::now() + patience), true).await?;
+        let (answer, reply) = oneshot::channel();
+        self.tasks.spawn(Arc::clone(self).run_call(job, new, turn, seat, answer));
+        // Only a panic leaves no answer.
+        reply.await.unwrap_or_else(|_| Err(EngineError::SandboxLost("the execution was cut off by a fault".to_owned())))
+    }
+
+    /// Whether new work may begin.
+    pub(super) async fn open_for_work(&self) -> Result<(), EngineError> {
+        if self.stopping.is_cancelled() {
+            return Err(EngineError::Stopping);
+        }
+        if *self.ready.borrow() {
+            return Ok(());
+        }
+        let mut ready = self.ready.subscribe();
+        match timeout(START_PATIENCE, ready.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(EngineError::QueueFull("the server is starting and waits for its database".to_owned())),
+        }
+    }
+
+    /// The revision to run, and what it says.
+    async fn resolve(&self, new: &NewInvocation) -> Result<(RevisionDigest, Arc<Manifest>), EngineError> {
+        let missing = |what, name: String| EngineError::NotFound { what, name, namespace: new.namespace.clone() };
+        let Some(digest) = &new.revision else {
+            let function = self.store.current(&new.namespace, &new.function).await?;
+            let function = function.ok_or_else(|| missing("function", new.function.to_string()))?;
+            self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
+            return Ok((function.revision.clone(), self.manifests.of(&function)));
+        };
+        let manifest = self.manifests.get(&new.namespace, digest).await?;
+        let manifest = manifest.filter(|manifest| manifest.name == new.function);
+        Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
+    }
+
+    async fn run_call(self: Arc<Self>, job: Job, new: NewInvocation, turn: Turn<Handle>, seat: Seat<Handle>, answer: Answer) {
+        let live = self.registry.enter(job.invocation, job.execution, None);
+        let start = CallStart {
+            invocation: job.invocation,
+            execution: job.execution,
+            call: new,
+            revision: job.revision.clone(),
+            reset: job.manifest.reset,
+        };
+        // A sandbox may be made meanwhile; no code of the function runs before the start is on record.
+        let (started, placed) = tokio::join!(self.ledger.start(start), self.place(&job, seat, &live));
+        if let Err(error) = started {
+            if let Ok(placed) = placed {
+                self.unplace(&job, placed).await;
+            }
+            let _ = answer.send(Err(error.into()));
+            return;
+        }
+        let ended = match placed {
+            Ok(placed) => self.execute(&job, placed, turn, &live).await,
+            Err(outcome) => Ended::before(outcome),
+        };
+        let finish = ended.finish(&job, live.why());
+        self.log_end(&job, &finish);
+        self.answer(&job, finish, answer).await;
+        self.bell.ring(job.invocation);
+    }
+
+    /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
+    async fn answer(&self, job: &Job, finish: Finish, answer: Answer) {
+        match record(&self.ledger, &finish, Some(RECORD_PATIENCE), &self.ended).await {
+            Ok(written) => {
+                let said = if written || self.is_on_record(job, &finish).await {
+                    Ok(reply(finish))
+                } else {
+                    Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))
+                };
+                let _ = answer.send(said);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error.into()));
+                if let Err(error) = record(&self.ledger, &finish, None, &self.ended).await {
+                    tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
+                }
+            }
+        }
+    }
+
+    /// Whether the end that is on record is this one: it is when the answer to a first try was lost on its way.
+    async fn is_on_record(&self, job: &Job, finish: &Finish) -> bool {
+        let found = self.store.execution(&job.namespace, job.execution).await;
+        found.is_ok_and(|found| found.and_then(|execution| execution.outcome).is_some_and(|on_record| on_record.kind == finish.outcome.kind))
+    }
+
+    /// One line per execution.
+    pub(super) fn log_end(&self, job: &Job, finish: &Finish) {
+        let started = finish.running.as_ref();
+        tracing::info!(
+            namespace = %job.namespace,
+            function.name = %job.function,
+            invocation.id = %job.invocation,
+            execution.id = %job.execution,
+            sandbox.id = started.map(|running| running.sandbox.as_str()),
+            start = started.map(|running| running.start.as_str()),
+            attempt = job.attempt,
+            outcome = %finish.outcome.kind,
+            duration_ms = started.map(|running| (finish.at - running.at).num_milliseconds()),
+            "the execution has ended"
+        );
+    }
+}
+
+fn reply(finish: Finish) -> Reply {
+    let (result, content_type) = finish.result.unwrap_or((bytes::Bytes::new(), "application/json"));
+    Reply {
+        invocation: finish.invocation,
+        execution: finish.execution,
+        outcome: finish.outcome,
+        result,
+        content_type,
+    }
+}

@@ -1,0 +1,111 @@
+//! Queued work that this server has claimed.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::store::queue::Claimed;
+
+use super::Shared;
+use super::job::Job;
+use super::record::record;
+use super::registry::{Live, Why};
+use super::run::{Ended, ended_early};
+use crate::admission::{Refused, Seat, Turn};
+use crate::pool::Handle;
+
+/// Counts a claim that has not come to the gate yet, so that no more is claimed than can start.
+pub(crate) struct InTransit(Arc<Shared>);
+
+impl InTransit {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.in_transit.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InTransit {
+    fn drop(&mut self) {
+        self.0.in_transit.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs claimed work to its end and puts that on record, under the fence of the claim.
+pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: InTransit) {
+    let live = shared.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence));
+    let manifest = shared.manifests.get(&claimed.namespace, &claimed.revision).await;
+    let manifest = match manifest {
+        Ok(Some(manifest)) => manifest,
+        other => {
+            // Without its manifest there is no job; the claim is left to expire, which makes it lost.
+            let error = other.err().map(|error| error.to_string());
+            tracing::error!(
+                invocation.id = %claimed.invocation,
+                revision = %claimed.revision,
+                error,
+                "the revision of claimed work could not be read"
+            );
+            return;
+        }
+    };
+    let job = Job {
+        namespace: claimed.namespace,
+        function: claimed.function,
+        revision: claimed.revision,
+        manifest,
+        invocation: claimed.invocation,
+        execution: claimed.execution,
+        attempt: claimed.attempt,
+        fence: Some(claimed.fence),
+        cause: claimed.cause,
+        payload: claimed.payload,
+        content_type: claimed.content_type,
+    };
+    let ended = shared.run_job(&job, &live, transit).await;
+    if live.why() == Some(Why::Disowned) {
+        return;
+    }
+    let finish = ended.finish(&job, live.why());
+    shared.log_end(&job, &finish);
+    match record(&shared.ledger, &finish, None, &shared.ended).await {
+        Ok(_) => shared.bell.ring(job.invocation),
+        Err(error) => {
+            tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
+        }
+    }
+}
+
+impl Shared {
+    async fn run_job(&self, job: &Job, live: &Live, transit: InTransit) -> Ended {
+        let (turn, seat) = match self.admit(job, live, transit).await {
+            Ok(granted) => granted,
+            Err(outcome) => return Ended::before(outcome),
+        };
+        match self.place(job, seat, live).await {
+            Ok(placed) => self.execute(job, placed, turn, live).await,
+            Err(outcome) => Ended::before(outcome),
+        }
+    }
+
+    /// Waits for a turn and a place, for as long as it takes: the work is accepted.
+    async fn admit(&self, job: &Job, live: &Live, transit: InTransit) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+        let mut granted = pin!(self.gate.acquire(job.want(), None, false));
+        let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
+        // Now it is at the gate, and counted there.
+        drop(transit);
+        let granted = match first {
+            Poll::Ready(granted) => granted,
+            Poll::Pending => tokio::select! {
+                granted = granted => granted,
+                () = live.token.cancelled() => return Err(ended_early(live)),
+            },
+        };
+        granted.map_err(|refused| match refused {
+            Refused::Closed => ended_early(live),
+            refused => Outcome::because(OutcomeKind::InitError, refused.to_string()),
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! The engine of one server: it turns invocations into executions in sandboxes, and puts each on record.
+//!
+//! ```text
+//!  call ──► admission ──► start on record ──► sandbox ──► code ──► output, then end on record ──► answer
+//!  submit ► queue ► claim (dispatch) ► admission ───────► sandbox ──► ...                        (fenced)
+//! ```
+//! Nothing is answered before it is on record. Whoever goes away does not end what runs: every execution is a task of
+//! the engine. The engine refuses to know how requests arrive and how a sandbox is made.
+
+mod backlog;
+mod bell;
+mod body;
+mod call;
+mod claim;
+mod job;
+mod manifests;
+mod observe;
+mod options;
+mod record;
+mod registry;
+mod run;
+mod services;
+mod stop;
+mod verbs;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use runlet_core::store::Store;
+use runlet_core::store::ledger::Ledger;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Admission, Bounds};
+use crate::host::Host;
+use crate::lease::Leases;
+use crate::pool::{Gate, Pool};
+use crate::revisions::Revisions;
+use backlog::Backlog;
+use bell::Bell;
+use manifests::Manifests;
+use registry::Registry;
+
+pub(crate) use claim::{InTransit, run_claim};
+pub use options::EngineOptions;
+
+/// The engine of one server.
+#[derive(Debug)]
+pub struct LocalEngine {
+    shared: Arc<Shared>,
+}
+
+/// What the engine's tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: EngineOptions,
+    pub(crate) store: Store,
+    pub(crate) gate: Gate,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) tasks: TaskTracker,
+    /// Something may be ready to be claimed.
+    pub(crate) nudge: Notify,
+    /// Claims that are ours and have not come to the gate yet.
+    pub(crate) in_transit: AtomicU32,
+    /// No new work.
+    pub(crate) stopping: CancellationToken,
+    host: Host,
+    ledger: Ledger,
+    pool: Pool,
+    revisions: Revisions,
+    manifests: Manifests,
+    backlog: Backlog,
+    bell: Bell,
+    leases: Leases,
+    /// Whether what an earlier life of this server left is cleared up.
+    ready: watch::Sender<bool>,
+    /// The last thing: services end, and what is not on record by now will not be.
+    ended: CancellationToken,
+}
+
+impl LocalEngine {
+    /// Starts the engine within the runtime: it clears up what an earlier life left, then takes calls and queued work.
+    #[must_use]
+    pub fn start(options: EngineOptions, host: Host, store: Store, ledger: Ledger) -> Arc<Self> {
+        let bounds =
+            Bounds { memory: options.memory.0, sandboxes: options.max_sandboxes, waiting: options.max_waiting };
+        let gate: Gate = Admission::new(bounds);
+        let tasks = TaskTracker::new();
+        let pool = Pool::new(gate.clone(), tasks.clone(), options.idle);
+        let shared = Shared {
+            revisions: Revisions::new(&options.revisions_dir, store.clone()),
+            manifests: Manifests::new(store.clone()),
+            backlog: Backlog::new(store.clone()),
+            bell: Bell::default(),
+            leases: Leases::new(pool.clone(), tasks.clone()),
+            registry: Arc::default(),
+            nudge: Notify::new(),
+            in_transit: AtomicU32::new(0),
+            stopping: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            ready: watch::Sender::new(false),
+            options,
+            host,
+            store,
+            ledger,
+            gate,
+            pool,
+            tasks,
+        };
+        let shared = Arc::new(shared);
+        services::start(&shared);
+        Arc::new(Self { shared })
+    }
+}

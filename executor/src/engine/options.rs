@@ -1,0 +1,35 @@
+//! What the engine of a server is told by its configuration.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runlet_core::secret::Secrets;
+use runlet_core::unit::ByteSize;
+
+/// What the engine of a server is told by its configuration.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Name of the server: claims and executions are its.
+    pub server: String,
+    /// Where revisions are unpacked.
+    pub revisions_dir: PathBuf,
+    /// Memory for sandboxes.
+    pub memory: ByteSize,
+    /// Sandboxes at a time.
+    pub max_sandboxes: u32,
+    /// Synchronous calls that may wait for a sandbox.
+    pub max_waiting: u32,
+    /// Asynchronous work that may wait, per namespace.
+    pub max_queued: u32,
+    /// A sandbox that is idle for so long is destroyed.
+    pub idle: Duration,
+    /// The largest result, bytes.
+    pub max_result: usize,
+    /// Most output that is kept of an execution, bytes.
+    pub max_log: u64,
+    /// How long a claim lasts unless it is renewed.
+    pub lease: Duration,
+    /// Where secrets are looked up.
+    pub secrets: Arc<dyn Secrets>,
+}

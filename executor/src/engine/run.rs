@@ -1,0 +1,242 @@
+//! One execution: a sandbox for it, its code, and what there is to say about its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runlet_core::clock::{self, Timestamp};
+use runlet_core::execution::{Remains, StartKind, Usage};
+use runlet_core::manifest::RuntimeKind;
+use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::store::ledger::{Finish, Running};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::job::Job;
+use super::registry::{Live, Why};
+use crate::admission::{Seat, Turn};
+use crate::host::sandbox::{Sandbox, SandboxEnd};
+use crate::lease::Leased;
+use crate::output::{LogSink, LogTotals};
+use crate::pool::{Handle, Place, Warm};
+use crate::revisions::RevisionError;
+use crate::session::{Invoked, Session};
+
+/// A sandbox for an execution.
+pub(super) enum Placed {
+    /// One that has served the revision before.
+    Warm(Warm),
+    /// A new one, and the environment of the code.
+    New { sandbox: Sandbox, room: Place, env: BTreeMap<String, String> },
+}
+
+/// The moment an execution has to end by: on the clock that timers use, and on the wall.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    wall: Timestamp,
+}
+
+/// How an execution ended.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    result: Option<(Bytes, &'static str)>,
+    /// Whether any of its code may have run.
+    began: bool,
+    running: Option<Running>,
+    usage: Usage,
+    remains: Option<Remains>,
+    log: LogTotals,
+}
+
+impl Ended {
+    /// It ended before any of its code ran.
+    pub(super) fn before(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            result: None,
+            began: false,
+            running: None,
+            usage: Usage::default(),
+            remains: None,
+            log: LogTotals::default(),
+        }
+    }
+
+    fn after(invoked: Invoked, running: Running) -> Self {
+        let Invoked { outcome, result, content_type, .. } = invoked;
+        let result = outcome.is_ok().then_some((result, content_type));
+        Self { result, began: true, running: Some(running), ..Self::before(outcome) }
+    }
+
+    /// Its sandbox ended with it. What it used is known if the sandbox served nobody else.
+    fn and_sandbox(mut self, end: Option<SandboxEnd>, alone: bool) -> Self {
+        if let Some(end) = end {
+            self.usage = if alone { end.usage } else { Usage::default() };
+            self.remains = Some(end.remains);
+        }
+        self
+    }
+
+    /// The record of it.
+    pub(super) fn finish(self, job: &Job, why: Option<Why>) -> Finish {
+        let outcome = match why {
+            Some(Why::Stopping) if self.outcome.kind == OutcomeKind::Cancelled => {
+                Outcome::because(OutcomeKind::Lost, "the server was stopped before the code had ended")
+            }
+            _ => self.outcome,
+        };
+        Finish {
+            execution: job.execution,
+            invocation: job.invocation,
+            fence: job.fence,
+            retry: outcome.kind == OutcomeKind::Lost && job.retries(self.began),
+            outcome,
+            result: self.result,
+            running: self.running,
+            usage: self.usage,
+            remains: self.remains,
+            log_bytes: self.log.kept,
+            log_dropped: self.log.dropped,
+            at: clock::now(),
+        }
+    }
+}
+
+/// What the outcome is when an execution is ended from outside before its code has begun.
+pub(super) fn ended_early(live: &Live) -> Outcome {
+    match live.why() {
+        Some(Why::Cancelled) => Outcome::because(OutcomeKind::Cancelled, "it was cancelled before it had begun"),
+        _ => Outcome::because(OutcomeKind::Lost, "the server was stopped before it had begun"),
+    }
+}
+
+fn lost(message: impl ToString) -> Outcome {
+    Outcome::because(OutcomeKind::Lost, message.to_string())
+}
+
+impl Shared {
+    /// A sandbox for the job: the one its seat names, or, if that has died meanwhile, another.
+    ///
+    /// # Errors
+    /// The outcome of an execution that cannot start.
+    pub(super) async fn place(&self, job: &Job, seat: Seat<Handle>, live: &Live) -> Result<Placed, Outcome> {
+        let mut seat = seat;
+        let room = loop {
+            match seat {
+                Seat::New(room) => break room,
+                Seat::Parked(handle) => {
+                    if let Some(mut warm) = handle.take().await {
+                        if warm.session.is_usable() {
+                            return Ok(Placed::Warm(warm));
+                        }
+                        self.pool.bury(warm.session.into_sandbox(), warm.room).await;
+                    }
+                }
+            }
+            let until = Instant::now() + job.manifest.limits.timeout.0;
+            seat = tokio::select! {
+                seat = self.gate.again(job.want(), Some(until)) => seat.map_err(lost)?,
+                () = live.token.cancelled() => return Err(ended_early(live)),
+            };
+        };
+        let env = job.environment(&*self.options.secrets)?;
+        match self.revisions.ensure(&job.namespace, &job.revision).await {
+            Ok(()) => {}
+            Err(error @ RevisionError::Store(..)) => return Err(lost(error)),
+            Err(error) => return Err(Outcome::because(OutcomeKind::InitError, error.to_string())),
+        }
+        let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
+        Ok(Placed::New { sandbox, room, env })
+    }
+
+    /// Gives back a sandbox in which nothing was run.
+    pub(super) async fn unplace(&self, job: &Job, placed: Placed) {
+        match placed {
+            Placed::Warm(warm) => self.pool.park(warm, job.function_key(), job.sandbox_key()),
+            Placed::New { sandbox, room, .. } => drop(self.pool.bury(sandbox, room).await),
+        }
+    }
+
+    /// Runs the job in its sandbox. The turn ends with the code, the sandbox goes back to the pool or is gone; all
+    /// output is on record when this returns.
+    pub(super) async fn execute(&self, job: &Job, placed: Placed, turn: Turn<Handle>, live: &Live) -> Ended {
+        let timeout = job.manifest.limits.timeout.0;
+        let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
+        let owner = (job.namespace.clone(), job.execution);
+        let mut sink =
+            LogSink::new(self.store.clone(), self.tasks.clone(), owner, self.options.max_log, deadline.at);
+        let ended = match placed {
+            Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
+            Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
+                self.run_program(job, Leased::new(sandbox, room), &env, deadline, live, &mut sink).await
+            }
+            Placed::New { sandbox, room, env } => {
+                let launch = job.launch(&env);
+                match Session::open(sandbox, launch, deadline.at.into_std(), &live.token, &mut sink).await {
+                    Ok(session) => {
+                        let warm = Warm { session: Box::new(session), room };
+                        self.run_in(job, warm, StartKind::Cold, deadline, live, &mut sink).await
+                    }
+                    Err((outcome, sandbox)) => {
+                        let end = self.pool.bury(sandbox, room).await;
+                        Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+                    }
+                }
+            }
+        };
+        drop(turn);
+        Ended { log: sink.finish().await, ..ended }
+    }
+
+    /// One call of a runner, which is kept for the next if that is allowed.
+    async fn run_in(
+        &self,
+        job: &Job,
+        mut warm: Warm,
+        start: StartKind,
+        deadline: Deadline,
+        live: &Live,
+        sink: &mut LogSink,
+    ) -> Ended {
+        let running = self.note(job, start, warm.session.sandbox().name());
+        let (call, max) = (job.call(deadline.wall), self.options.max_result);
+        let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink).await;
+        let keep = invoked.reusable && job.is_warm();
+        let ended = Ended::after(invoked, running);
+        if keep {
+            self.pool.park(warm, job.function_key(), job.sandbox_key());
+            return ended;
+        }
+        let end = self.pool.bury(warm.session.into_sandbox(), warm.room).await;
+        ended.and_sandbox(end, start == StartKind::Cold)
+    }
+
+    /// A program that runs once: lease, exec, release.
+    async fn run_program(
+        &self,
+        job: &Job,
+        leased: Leased,
+        env: &BTreeMap<String, String>,
+        deadline: Deadline,
+        live: &Live,
+        sink: &mut LogSink,
+    ) -> Ended {
+        let running = self.note(job, StartKind::Cold, leased.name());
+        let bounds = (deadline.at, self.options.max_result);
+        let program = job.program(env, deadline.wall);
+        let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;
+        let end = leased.release(&self.pool).await;
+        Ended::after(invoked, running).and_sandbox(end, true)
+    }
+
+    /// Says that the code is given the event now.
+    fn note(&self, job: &Job, start: StartKind, sandbox: &str) -> Running {
+        let running = Running { execution: job.execution, start, sandbox: sandbox.to_owned(), at: clock::now() };
+        self.ledger.running(running.clone());
+        running
+    }
+}
+
+/// How long one who called waits for the end to go on record while the database is down.
+pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(5);

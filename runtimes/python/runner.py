@@ -1,0 +1,399 @@
+"""Runs one Python function in a sandbox, call after call.
+
+It owns the sandbox's end of fd 3 (frames, version 1): it loads the handler once, then answers each call with what the
+handler returned or raised. It knows nothing of limits and deadlines: the host enforces them from outside.
+
+Start-up time is every cold call's time, so what is rarely needed is imported where it is needed.
+"""
+
+import os
+import sys
+from json.decoder import JSONDecoder
+from json.encoder import JSONEncoder
+from os import getpid, read, readv, write
+from struct import Struct
+from time import time
+
+FD = 3
+HEADER = Struct("<IBBHQ")
+MAX_FRAME = 1 << 20
+HELLO, WELCOME, INIT, READY, INIT_ERROR, INVOKE, DATA, LOG, RESULT, ERROR, CANCEL, BYE = range(1, 13)
+END = 1
+EX_SOFTWARE = 70
+# Characters of a message and of a trace. JSON makes at most 6 bytes of one: both together fit into one frame.
+TEXT_MAX = 1 << 16
+
+PID = getpid()
+from_json = JSONDecoder().decode
+to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+JSON_HEAD = b'{"content_type":"application/json"}'
+BYTES_HEAD = b'{"content_type":"application/octet-stream"}'
+
+
+class ProtocolError(Exception):
+    """The host said something that version 1 does not allow."""
+
+
+class Cause:
+    """Why the call was made."""
+
+    def __init__(self, facts):
+        self.kind = self.trigger = self.delivery = self.normalised = None
+        self.__dict__.update(facts)
+        self.headers = facts.get("headers") or {}
+
+    def __repr__(self):
+        return f"Cause({self.__dict__!r})"
+
+
+class Context:
+    """All that is known of a call except its event, as attributes."""
+
+    def __init__(self, facts):
+        self.namespace = self.function = self.revision = self.invocation = self.execution = None
+        self.attempt = self.deadline_ms = self.memory_limit = None
+        self.__dict__.update(facts)
+        self.cause = Cause(facts.get("cause") or {})
+
+    def remaining_ms(self):
+        """Milliseconds until the sandbox is killed."""
+        return max(0, self.deadline_ms - int(time() * 1000))
+
+    def __repr__(self):
+        return f"Context({self.__dict__!r})"
+
+
+class Channel:
+    """Frames in, frames out."""
+
+    def __init__(self):
+        self.pending = b""
+
+    def receive(self):
+        """The next frame: kind, end, call, body."""
+        data = self.pending
+        while len(data) < HEADER.size:
+            piece = read(FD, 1 << 16)
+            if not piece:
+                raise EOFError
+            data = data + piece if data else piece
+        length, kind, flags, reserved, call = HEADER.unpack_from(data)
+        if length > MAX_FRAME or not HELLO <= kind <= BYE or flags & ~END or reserved:
+            raise ProtocolError(f"kind {kind}, {length} bytes, flags {flags}, reserved {reserved}")
+        whole = HEADER.size + length
+        if len(data) >= whole:
+            self.pending = data[whole:]
+            return kind, flags, call, data[HEADER.size : whole]
+        # A long body is read straight into its place.
+        self.pending = b""
+        have = len(data) - HEADER.size
+        body = bytearray(length)
+        body[:have] = data[HEADER.size :]
+        view = memoryview(body)
+        while have < length:
+            count = readv(FD, [view[have:]])
+            if not count:
+                raise EOFError
+            have += count
+        return kind, flags, call, body
+
+    def expect(self, wanted):
+        """The body of the next frame, which must be of kind `wanted`, as JSON."""
+        kind, _, _, body = self.receive()
+        if kind == BYE:
+            raise EOFError
+        if kind != wanted:
+            raise ProtocolError(f"kind {kind} where {wanted} belongs")
+        return from_json(str(body, "utf-8"))
+
+    def body(self, call):
+        """The rest of a call's body."""
+        whole = b""
+        while True:
+            kind, end, of, piece = self.receive()
+            if kind != DATA or of != call:
+                raise ProtocolError(f"kind {kind} of call {of} amid the body of call {call}")
+            if end and not whole:
+                return piece
+            if not whole:
+                whole = bytearray()
+            whole += piece
+            if end:
+                return whole
+
+    def send(self, data):
+        """Writes all of `data`."""
+        sent = write(FD, data)
+        while sent < len(data):
+            sent += write(FD, memoryview(data)[sent:])
+
+    def tell(self, kind, call, body):
+        """One frame that stands for itself."""
+        self.send(HEADER.pack(len(body), kind, END if call else 0, 0, call) + body)
+
+    def result(self, call, head, body):
+        """The result of a call, in one write where it is small."""
+        size = len(body)
+        if not size:
+            self.tell(RESULT, call, head)
+            return
+        first = HEADER.pack(len(head), RESULT, 0, 0, call) + head
+        view = memoryview(body)
+        for at in range(0, size, MAX_FRAME):
+            piece = view[at : at + MAX_FRAME]
+            end = END if at + MAX_FRAME >= size else 0
+            self.send(b"".join((first, HEADER.pack(len(piece), DATA, end, 0, call), piece)))
+            first = b""
+
+
+def flush():
+    """Pushes out what the code has printed; what it did to its streams is its own affair."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+def leave(status):
+    """Ends the process now: threads that the code left behind must not hold it."""
+    flush()
+    os._exit(status)
+
+
+def leave_as_told(stop):
+    """Ends the process as SystemExit asks for, by Python's own rules."""
+    code = stop.code
+    if code is None:
+        leave(0)
+    if isinstance(code, int):
+        leave(code & 0xFF)
+    try:
+        print(code, file=sys.stderr)
+    finally:
+        leave(1)
+
+
+def leave_if_forked(problem=None):
+    """A process that the code has forked and let return ends here: the call is its parent's."""
+    if getpid() != PID:
+        if problem is not None:
+            sys.__excepthook__(type(problem), problem, problem.__traceback__)
+        leave(0 if problem is None else 1)
+
+
+def clean(text):
+    """`text` as something that every JSON reader takes: no lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def trace_lines(problem, code):
+    """The traceback, reduced to what starts in the user's code."""
+    from traceback import TracebackException
+
+    told = TracebackException(type(problem), problem, problem.__traceback__)
+    links, seen = [told], set()
+    while links:
+        link = links.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        frames = [frame for frame in link.stack if not frame.filename.startswith("<frozen importlib")]
+        own = os.path.abspath(__file__)
+        if frames and os.path.abspath(frames[0].filename) == own:
+            first = next((at for at, f in enumerate(frames) if f.filename.startswith(code)), len(frames))
+            frames = frames[first:]
+        link.stack[:] = frames
+        links += [link.__cause__, link.__context__]
+    lines = [line for text in told.format() for line in clean(text).splitlines()]
+    kept, room = [], TEXT_MAX - 100
+    for line in reversed(lines):
+        line = line[:4000]
+        room -= len(line) + 1
+        if room < 0:
+            kept.append(f"  ... {len(lines) - len(kept)} more lines ...")
+            break
+        kept.append(line)
+    return kept[::-1]
+
+
+def describe(problem, code):
+    """The body of an error frame: what was raised, and where."""
+    try:
+        message = clean(str(problem))[:TEXT_MAX]
+    except BaseException:
+        message = "(the exception cannot be turned into text)"
+    try:
+        trace = trace_lines(problem, code)
+    except BaseException:
+        trace = ["(the traceback cannot be turned into text)"]
+    return error(type(problem).__name__, message, trace)
+
+
+def error(kind, message, trace=()):
+    """The body of an error frame."""
+    return to_json({"type": clean(kind)[:200], "message": message, "trace": list(trace)}).encode("utf-8")
+
+
+def load(handler, code):
+    """The function that `module.function` names."""
+    module_name, _, name = handler.rpartition(".")
+    __import__(module_name)
+    module = sys.modules[module_name]
+    origin = getattr(module, "__file__", None) or ""
+    if not origin.startswith(code):
+        raise ImportError(
+            f"`{module_name}` is a module of Python itself ({origin or 'built in'}), so yours is never found; "
+            "give your file another name"
+        )
+    function = getattr(module, name, None)
+    if callable(function):
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        if flags & 0x80:  # async def: its import belongs to the start, not to the first call
+            import asyncio  # noqa: F401
+        return function
+    if function is not None:
+        raise TypeError(f"`{handler}` is a {type(function).__name__}, not a function")
+    own = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and not key.startswith("_") and getattr(value, "__module__", None) == module_name
+    ]
+    there = f"it has {', '.join(own[:10])}" if own else "it has no function at all"
+    raise AttributeError(f"module `{module_name}` has no function `{name}`; {there}")
+
+
+def wait_for(awaitable):
+    """What an async handler returns in the end."""
+    import asyncio
+
+    async def all_of_it():
+        return await awaitable
+
+    return asyncio.run(all_of_it())
+
+
+def event_of(how, body):
+    """The event as the code sees it."""
+    if how == "json":
+        return from_json(str(body, "utf-8"))
+    if how == "base64":
+        from binascii import b2a_base64
+
+        return b2a_base64(body, newline=False).decode("ascii")
+    return None
+
+
+def encoded(value):
+    """A returned value as content type and bytes."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BYTES_HEAD, bytes(value)
+    text = to_json(value)
+    try:
+        return JSON_HEAD, text.encode("utf-8")
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8, but it has a JSON escape.
+        return JSON_HEAD, JSONEncoder(allow_nan=False, separators=(",", ":")).encode(value).encode("ascii")
+
+
+def serve(channel, function, code, call, head, body):
+    """Runs one call and answers it."""
+    try:
+        event = event_of(head["body"], body)
+    except Exception as problem:
+        channel.tell(ERROR, call, error(type(problem).__name__, f"Python cannot read this event: {problem}"))
+        return
+    del body
+    try:
+        value = function(event, Context(head["context"]))
+        if hasattr(type(value), "__await__"):
+            value = wait_for(value)
+    except SystemExit as stop:
+        leave_as_told(stop)
+    except BaseException as problem:
+        leave_if_forked(problem)
+        told = describe(problem, code)
+        flush()
+        channel.tell(ERROR, call, told)
+        return
+    leave_if_forked()
+    try:
+        content, result = encoded(value)
+    except Exception as problem:
+        message = clean(str(problem))[:1000]
+        told = error(
+            type(problem).__name__,
+            f"what the handler returned is not JSON: {message}; "
+            "return dict, list, str, int, finite float, bool, None, or bytes",
+        )
+        flush()
+        channel.tell(ERROR, call, told)
+        return
+    flush()
+    channel.result(call, content, result)
+
+
+def prepare():
+    """Makes the process fit for code of others."""
+    os.set_inheritable(FD, False)
+    os.set_blocking(FD, True)
+    # A forked child must neither answer a call nor keep the channel open after its parent.
+    os.register_at_fork(after_in_child=lambda: os.close(FD))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def start(channel):
+    """Shakes hands and loads the handler; returns it with the directory of the code."""
+    version = "python %d.%d.%d" % sys.version_info[:3]
+    channel.tell(HELLO, 0, to_json({"versions": [1], "features": [], "runtime": version}).encode("ascii"))
+    chosen = channel.expect(WELCOME).get("version")
+    if chosen != 1:
+        raise ProtocolError(f"version {chosen}")
+    init = channel.expect(INIT)
+    code = init["code"].rstrip("/") + "/"
+    os.environ.update(init["env"])
+    if "TZ" in init["env"]:
+        from time import tzset
+
+        tzset()
+    sys.path.insert(0, code[:-1])
+    try:
+        function = load(init["handler"], code)
+    except SystemExit as stop:
+        leave_as_told(stop)
+    except BaseException as problem:
+        leave_if_forked(problem)
+        told = describe(problem, code)
+        flush()
+        channel.tell(INIT_ERROR, 0, told)
+        leave(0)
+    leave_if_forked()
+    flush()
+    channel.tell(READY, 0, b"{}")
+    return function, code
+
+
+def main():
+    """Serves until the host says bye or is gone."""
+    channel = Channel()
+    try:
+        prepare()
+        function, code = start(channel)
+        while True:
+            kind, end, call, body = channel.receive()
+            if kind == BYE:
+                leave(0)
+            if kind != INVOKE or not call:
+                raise ProtocolError(f"kind {kind} of call {call} where a call begins")
+            head = from_json(str(body, "utf-8"))
+            serve(channel, function, code, call, head, b"" if end else channel.body(call))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        leave(0)
+    except ProtocolError as problem:
+        print(f"runlet: the host broke the protocol: {problem}", file=sys.stderr)
+        leave(EX_SOFTWARE)
+
+
+if __name__ == "__main__":
+    main()

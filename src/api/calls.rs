@@ -1,0 +1,153 @@
+//! Calling a function: wait for the result, or have it accepted and go.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use runlet_core::cause::{Cause, CauseKind};
+use runlet_core::engine::{DedupKey, NewInvocation, Reply, Submission};
+use runlet_core::name::FunctionName;
+use runlet_core::problem::Code;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use warp::reply::Response;
+
+use super::errors::ApiError;
+use super::input::Input;
+use crate::http::reply;
+
+/// Largest payload.
+const PAYLOAD: usize = 25 << 20;
+/// Longest idempotency key.
+const KEY: usize = 200;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
+const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
+const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
+
+/// `POST /v1/functions/{name}/invocations`
+pub(super) async fn call(name: String, mut input: Input) -> Result<Response, ApiError> {
+    // The body first, whatever else is wrong: a client that is cut off while it sends does not read the answer.
+    let body = input.body(PAYLOAD).await?;
+    input.query(&[])?;
+    let function = FunctionName::new(name).map_err(|error| ApiError::invalid(error.to_string()))?;
+    let respond_async = input.header(PREFER).is_some_and(wants_async);
+    let key = idempotency_key(&input, respond_async)?;
+    let content_type = input.header(CONTENT_TYPE).map(str::to_owned);
+    if content_type.as_deref().is_some_and(is_json) && !body.bytes.is_empty() {
+        serde_json::from_slice::<IgnoredAny>(&body.bytes)
+            .map_err(|error| ApiError::new(Code::BadJson, format!("the body is not JSON: {error}")))?;
+    }
+    let invocation = NewInvocation {
+        namespace: input.namespace().clone(),
+        dedup: key.map(|key| DedupKey { scope: format!("api/{function}"), key }),
+        function,
+        revision: None,
+        cause: Cause::of_kind(CauseKind::Http),
+        payload: body.bytes.clone(),
+        content_type,
+        priority: 0,
+        deadline: None,
+    };
+    if respond_async {
+        return submit(&input, invocation).await;
+    }
+    let result = input.api.engine.call(invocation).await?;
+    drop(body);
+    Ok(replied(result))
+}
+
+async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Body {
+        id: String,
+        function: FunctionName,
+        repeated: bool,
+    }
+    let submission = Submission { delivery: None, invocations: vec![invocation] };
+    let submitted = input.api.engine.submit(submission).await?;
+    let Some(accepted) = submitted.invocations.into_iter().next() else {
+        return Err(ApiError::new(Code::Internal, "the engine accepted nothing; the server's log tells more"));
+    };
+    let location = format!("/v1/invocations/{}", accepted.invocation);
+    let body = Body { id: accepted.invocation.to_string(), function: accepted.function, repeated: accepted.repeated };
+    let mut response = reply::envelope("invocation", &body);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    reply::set(&mut response, LOCATION, &location);
+    response.headers_mut().insert(APPLIED, HeaderValue::from_static("respond-async"));
+    Ok(response)
+}
+
+/// The response of a synchronous call: the result itself, or a problem for every outcome but `ok`.
+fn replied(result: Reply) -> Response {
+    let Reply { invocation, execution, outcome, result, content_type } = result;
+    let kind = outcome.kind;
+    let mut response = match Code::of_outcome(kind) {
+        None => reply::bytes(HeaderValue::from_static(content_type), result),
+        Some(code) => ApiError::of_outcome(code, invocation, execution, outcome).response(),
+    };
+    reply::set(&mut response, INVOCATION, &invocation.to_string());
+    reply::set(&mut response, EXECUTION, &execution.to_string());
+    response.headers_mut().insert(OUTCOME, HeaderValue::from_static(kind.as_str()));
+    response
+}
+
+fn wants_async(prefer: &str) -> bool {
+    prefer
+        .split(',')
+        .any(|part| part.split(';').next().is_some_and(|word| word.trim().eq_ignore_ascii_case("respond-async")))
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
+}
+
+fn idempotency_key(input: &Input, respond_async: bool) -> Result<Option<String>, ApiError> {
+    let Some(value) = input.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    if text.is_empty() || text.len() > KEY || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ApiError::invalid(format!("header Idempotency-Key: write 1 to {KEY} visible ASCII characters")));
+    }
+    if !respond_async {
+        return Err(ApiError::invalid(
+            "Idempotency-Key is for asynchronous calls: send `Prefer: respond-async` with it, or leave it out",
+        ));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use runlet_core::id::{ExecutionId, InvocationId};
+    use runlet_core::outcome::{Outcome, OutcomeKind};
+
+    use super::*;
+
+    #[test]
+    fn a_function_that_failed_is_never_a_2xx() {
+        for kind in OutcomeKind::ALL {
+            let response = replied(Reply {
+                invocation: InvocationId::new(),
+                execution: ExecutionId::new(),
+                outcome: Outcome::of(kind),
+                result: bytes::Bytes::from_static(b"{}"),
+                content_type: "application/json",
+            });
+            assert_eq!(response.status().is_success(), kind == OutcomeKind::Ok, "{kind}");
+            assert_eq!(response.headers()[OUTCOME], kind.as_str());
+        }
+    }
+
+    #[test]
+    fn preferences_and_media_types_are_read_as_http_says() {
+        assert!(wants_async("respond-async"));
+        assert!(wants_async("wait=10, Respond-Async;x=1"));
+        assert!(!wants_async("respond-asynchronously"));
+        for text in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"] {
+            assert!(is_json(text), "{text}");
+        }
+        assert!(!is_json("text/json-ish"));
+    }
+}

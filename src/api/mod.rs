@@ -1,0 +1,123 @@
+//! The REST API under `/v1`, the hooks and the health check.
+//!
+//! ```text
+//! connection ─► front (id, log, panics) ─► guard (routes table, who is it, may he) ─► warp filters (dispatch) ─► handler
+//! ```
+//! The guard fails closed: a request that no row of [`routes::ROUTES`] describes never reaches a handler. Filters only
+//! route; a handler takes an [`input::Input`] and returns a response or an [`errors::ApiError`].
+
+mod auth;
+mod calls;
+mod deliveries;
+mod errors;
+mod executions;
+mod functions;
+mod guard;
+mod hooks;
+mod input;
+mod invocations;
+mod query;
+mod routes;
+mod system;
+mod tokens;
+
+use std::sync::Arc;
+
+use runlet_core::engine::Engine;
+use runlet_core::secret::Secrets;
+use runlet_core::store::Store;
+use runlet_triggers::webhook::Receiver;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use warp::Filter as _;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::http::body::Budget;
+use crate::http::front::RequestIds;
+
+pub(crate) use guard::Guard;
+
+/// Deploys that are unpacked and checked at a time: each may hold hundreds of megabytes.
+const DEPLOYS: usize = 2;
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub(crate) struct Api {
+    /// Runs code.
+    pub engine: Arc<dyn Engine>,
+    /// The ledger.
+    pub store: Store,
+    /// Which secrets exist, for whom.
+    pub secrets: Arc<dyn Secrets>,
+    /// Takes webhooks.
+    pub receiver: Receiver,
+    /// Bytes of request bodies in memory.
+    pub budget: Budget,
+    /// Whether `X-Forwarded-For` is to be believed.
+    pub behind_proxy: bool,
+    /// Cancelled when the server begins to stop: long polls end then.
+    pub stopping: CancellationToken,
+    /// Names of requests.
+    pub ids: RequestIds,
+    /// Tokens that were looked up a moment ago.
+    pub tokens: auth::TokenCache,
+    /// Room for deploys.
+    pub deploys: Semaphore,
+}
+
+impl Api {
+    /// An API over an engine and a ledger.
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        Arc::new(Self {
+            engine,
+            store,
+            secrets,
+            receiver,
+            budget: Budget::new(max_inflight_bytes),
+            behind_proxy,
+            stopping,
+            ids: RequestIds::new(),
+            tokens: auth::TokenCache::default(),
+            deploys: Semaphore::new(DEPLOYS),
+        })
+    }
+}
+
+/// What an [`Api`] is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Runs code.
+    pub engine: Arc<dyn Engine>,
+    /// The ledger.
+    pub store: Store,
+    /// Which secrets exist, for whom.
+    pub secrets: Arc<dyn Secrets>,
+    /// Takes webhooks.
+    pub receiver: Receiver,
+    /// Most bytes of request bodies in memory.
+    pub max_inflight_bytes: u64,
+    /// Whether `X-Forwarded-For` is to be believed.
+    pub behind_proxy: bool,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
+}
+
+/// Every route, one path segment a level, so that a request tries few branches.
+fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let v1 = warp::path("v1").and(
+        functions::filter(api)
+            .or(invocations::filter(api))
+            .unify()
+            .or(executions::filter(api))
+            .unify()
+            .or(deliveries::filter(api))
+            .unify()
+            .or(tokens::filter(api))
+            .unify()
+            .or(system::capacity_filter(api))
+            .unify(),
+    );
+    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+}

@@ -1,0 +1,144 @@
+//! The table of routes: what exists, and who may.
+//!
+//! The guard asks this table before anything else happens; a route that is not in it does not exist.
+
+use hyper::Method;
+use runlet_core::token::Role;
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody.
+    Anyone,
+    /// Everybody who can sign: the handler checks it.
+    Signed,
+    /// Whoever has this role.
+    Role(Role),
+}
+
+/// A route. In the pattern `{x}` stands for one segment and `{x..}` for one or more.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path.
+    pub pattern: &'static str,
+    /// Who may use it.
+    pub access: Access,
+}
+
+/// What the table says about a request.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It is this route.
+    Route(&'static Route),
+    /// The path exists, for these methods.
+    OtherMethod(String),
+    /// There is no such path.
+    Nothing,
+}
+
+const fn route(method: Method, pattern: &'static str, access: Access) -> Route {
+    Route { method, pattern, access }
+}
+
+const VIEWER: Access = Access::Role(Role::Viewer);
+const INVOKER: Access = Access::Role(Role::Invoker);
+const DEPLOYER: Access = Access::Role(Role::Deployer);
+const ADMIN: Access = Access::Role(Role::Admin);
+
+/// Every route.
+pub(crate) static ROUTES: [Route; 22] = [
+    route(Method::GET, "/healthz", Access::Anyone),
+    route(Method::POST, "/hooks/{path..}", Access::Signed),
+    route(Method::GET, "/v1/functions", VIEWER),
+    route(Method::GET, "/v1/functions/{name}", VIEWER),
+    route(Method::PUT, "/v1/functions/{name}", DEPLOYER),
+    route(Method::DELETE, "/v1/functions/{name}", DEPLOYER),
+    route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
+    route(Method::GET, "/v1/invocations/{id}", VIEWER),
+    route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
+    route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
+    route(Method::GET, "/v1/invocations/{id}/explain", VIEWER),
+    route(Method::POST, "/v1/invocations/{id}/cancel", INVOKER),
+    route(Method::GET, "/v1/executions", VIEWER),
+    route(Method::GET, "/v1/executions/{id}", VIEWER),
+    route(Method::GET, "/v1/executions/{id}/logs", VIEWER),
+    route(Method::GET, "/v1/deliveries", VIEWER),
+    route(Method::GET, "/v1/deliveries/{id}", VIEWER),
+    route(Method::GET, "/v1/deliveries/{id}/body", VIEWER),
+    route(Method::GET, "/v1/tokens", ADMIN),
+    route(Method::POST, "/v1/tokens", ADMIN),
+    route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
+    route(Method::GET, "/v1/capacity", VIEWER),
+];
+
+/// Looks a request up.
+pub(crate) fn find(method: &Method, path: &str) -> Found {
+    let mut others = Vec::new();
+    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)) {
+        if route.method == *method {
+            return Found::Route(route);
+        }
+        others.push(route.method.as_str());
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethod(others.join(", ")) }
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut have = path.split('/');
+    for want in pattern.split('/') {
+        match have.next() {
+            None => return false,
+            Some("") if want.starts_with('{') => return false,
+            Some(_) if want.ends_with("..}") => return true,
+            Some(segment) if want.starts_with('{') || want == segment => {}
+            Some(_) => return false,
+        }
+    }
+    have.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_find_their_row() {
+        let row = |method: Method, path: &str| match find(&method, path) {
+            Found::Route(route) => route.pattern.to_owned(),
+            Found::OtherMethod(allow) => format!("405 {allow}"),
+            Found::Nothing => "404".to_owned(),
+        };
+        assert_eq!(row(Method::GET, "/v1/functions"), "/v1/functions");
+        assert_eq!(row(Method::GET, "/v1/functions/"), "404");
+        assert_eq!(row(Method::PUT, "/v1/functions/a"), "/v1/functions/{name}");
+        assert_eq!(row(Method::POST, "/v1/functions/a"), "405 GET, PUT, DELETE");
+        assert_eq!(row(Method::POST, "/v1/functions//invocations"), "404");
+        assert_eq!(row(Method::POST, "/hooks/a"), "/hooks/{path..}");
+        assert_eq!(row(Method::POST, "/hooks/a/b/c"), "/hooks/{path..}");
+        assert_eq!(row(Method::GET, "/hooks/a"), "405 POST");
+        assert_eq!(row(Method::POST, "/hooks/"), "404");
+        assert_eq!(row(Method::POST, "/hooks"), "404");
+        assert_eq!(row(Method::GET, "/"), "404");
+        assert_eq!(row(Method::GET, "/v1/functions/a/b/c"), "404");
+    }
+
+    #[test]
+    fn who_may_what_is_as_documented() {
+        let role = |role: Option<Role>, route: &Route| match (route.access, role) {
+            (Access::Anyone | Access::Signed, _) => true,
+            (Access::Role(need), Some(have)) => have.includes(need),
+            (Access::Role(_), None) => false,
+        };
+        let table: Vec<String> = ROUTES
+            .iter()
+            .map(|route| {
+                let mut who: Vec<&str> = if role(None, route) { vec!["everybody"] } else { Vec::new() };
+                who.extend(Role::ALL.into_iter().filter(|have| role(Some(*have), route)).map(Role::as_str));
+                format!("{:<6} {:<34} {}", route.method, route.pattern, who.join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(table.join("\n"));
+    }
+}

@@ -1,0 +1,235 @@
+//! The grammar of the command line: global options, the verbs, and what `serve` takes.
+//!
+//! What a client verb takes is in the verb's own file; environment variables are read in `session.rs`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use runlet_core::name::Namespace;
+use runlet_core::token::TokenSecret;
+
+use super::{cancel, config, deliveries, deploy, executions, functions, invoke, logs, rm, show, token};
+
+/// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
+#[derive(Debug, Parser)]
+#[command(name = "runlet", version, arg_required_else_help = true, max_term_width = 120)]
+#[command(after_help = "\
+A first round:
+  runlet serve                                     start the server (as root)
+  runlet deploy examples/hello-sh                  upload a function
+  runlet invoke hello-sh --data '{\"name\":\"you\"}'   call it
+  runlet executions                                see what ran")]
+pub(crate) struct Cli {
+    /// What goes with every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What goes with every verb.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Server: unix:/path, /path or http://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
+    #[arg(long, global = true, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Token, rl_...; better in the environment, where `ps` does not show it [env: RUNLET_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN", value_parser = token_secret)]
+    pub(crate) token: Option<TokenSecret>,
+    /// Namespace to act in, for the administrator on the unix socket [env: RUNLET_NAMESPACE]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) namespace: Option<Namespace>,
+    /// The server's data directory [env: RUNLET_DATA_DIR] [default: /var/lib/runlet]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print the API's JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server
+    Serve(ServeArgs),
+    /// Those that ask a server.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Look at the server's configuration
+    Config(config::ConfigArgs),
+}
+
+/// The verbs that ask a server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Upload a function from its directory
+    Deploy(deploy::DeployArgs),
+    /// Call a function and print its result
+    Invoke(invoke::InvokeArgs),
+    /// List functions
+    Functions(functions::FunctionsArgs),
+    /// List executions, newest first
+    Executions(executions::ExecutionsArgs),
+    /// Print the output of an execution
+    Logs(logs::LogsArgs),
+    /// Show one invocation, execution or delivery
+    Show(show::ShowArgs),
+    /// Cancel an invocation: a waiting one never starts, a running one is killed
+    Cancel(cancel::CancelArgs),
+    /// Remove a function; its history stays
+    Rm(rm::RmArgs),
+    /// List webhook deliveries, newest first
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Make, list and revoke API tokens
+    Token(token::TokenArgs),
+}
+
+/// What `serve` takes. `None` means: not said on the command line.
+#[derive(Args)]
+#[command(after_help = "\
+Every key of the configuration file is also a variable RUNLET_<KEY>; options win over variables, variables over the file.
+
+Examples:
+  runlet serve
+  runlet serve --listen 127.0.0.1:9000 --config /etc/runlet.toml")]
+pub(crate) struct ServeArgs {
+    /// Address to listen on [default: 127.0.0.1:8700]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// `--data-dir`: a global option, moved here by [`parse`].
+    #[arg(skip)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Postgres to use instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+}
+
+impl fmt::Debug for ServeArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL of a database may hold its password.
+        f.debug_struct("ServeArgs")
+            .field("listen", &self.listen)
+            .field("data_dir", &self.data_dir)
+            .field("config", &self.config)
+            .field("database_url", &self.database_url.as_ref().map(|_| ".."))
+            .finish()
+    }
+}
+
+/// Reads the command line. Ends the process for `--help`, `--version` and usage errors, as clap does.
+pub(crate) fn parse() -> Cli {
+    Cli::try_parse().and_then(settle).unwrap_or_else(|error| error.exit())
+}
+
+/// Hands `--data-dir` to `serve`, and refuses what only a client has a use for where there is none.
+fn settle(mut cli: Cli) -> Result<Cli, clap::Error> {
+    let global = &mut cli.global;
+    let foreign = match &mut cli.command {
+        Command::Client(_) => None,
+        Command::Serve(serve) => {
+            serve.data_dir = global.data_dir.take();
+            global.for_clients().or(global.json.then_some("--json")).map(|option| ("serve", option))
+        }
+        Command::Config(_) => global.for_clients().map(|option| ("config", option)),
+    };
+    match foreign {
+        None => Ok(cli),
+        Some((verb, option)) => {
+            let message = format!("`{verb}` takes no {option}; see `runlet {verb} --help`");
+            Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+        }
+    }
+}
+
+impl Global {
+    /// The first option given that says which server to ask.
+    fn for_clients(&self) -> Option<&'static str> {
+        let given = [
+            ("--host", self.host.is_some()),
+            ("--token", self.token.is_some()),
+            ("--namespace", self.namespace.is_some()),
+            ("--data-dir", self.data_dir.is_some()),
+        ];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks for")]
+fn token_secret(text: &str) -> Result<TokenSecret, std::convert::Infallible> {
+    Ok(TokenSecret::from_text(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).and_then(settle)
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_gets_the_data_directory_from_either_side() {
+        for line in ["runlet --data-dir /d serve --listen :1", "runlet serve --data-dir /d --listen :1"] {
+            let cli = read(line).expect(line);
+            let Command::Serve(serve) = cli.command else { panic!("{line} is serve") };
+            assert_eq!(serve.data_dir.as_deref(), Some(std::path::Path::new("/d")));
+            assert_eq!(serve.listen.as_deref(), Some(":1"));
+        }
+    }
+
+    #[test]
+    fn serve_refuses_what_is_for_clients() {
+        for line in [
+            "runlet serve --host /x",
+            "runlet serve --token rl_x",
+            "runlet --json serve",
+            "runlet config check --host /x",
+        ] {
+            let error = read(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains("takes no --"), "{error}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_told_before_anything_is_asked() {
+        for line in [
+            "runlet nonsense",
+            "runlet invoke Bad_Name",
+            "runlet invoke a --idempotency-key k",
+            "runlet invoke a --content-type text/plain",
+            "runlet logs 12",
+            "runlet logs dlv_06fcy5swzhp7d2w7k3s6cdyj1m",
+            "runlet executions --since yesterday",
+            "runlet executions --state done",
+            "runlet executions --limit 0",
+            "runlet token create a",
+            "runlet token create a --role king",
+            "runlet token create a --role viewer --expires-in 3weeks",
+            "runlet functions --namespace ../x",
+        ] {
+            let error = read(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let cli = read("runlet --token rl_hunter2 functions").expect("good");
+        assert!(!format!("{cli:?}").contains("hunter2"));
+        let cli = read("runlet serve --database-url postgres://u:hunter2@h/d").expect("good");
+        assert!(!format!("{cli:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,70 @@
+//! The command line: every verb but `serve`, each a client of a server's API.
+//!
+//! ```text
+//!  args.rs ──► session.rs (which server) ──► <verb>.rs ──► output.rs (stdout, stderr)
+//!                    └──► client.rs (HTTP)        └──► errors.rs (what went wrong, what next, exit code)
+//! ```
+//! stdout carries the answer alone; notes, progress and errors go to stderr. Nothing here touches the store or a sandbox.
+
+mod args;
+mod cancel;
+mod config;
+mod deliveries;
+mod deploy;
+mod errors;
+mod executions;
+mod functions;
+mod id;
+mod invoke;
+mod logs;
+mod output;
+mod page;
+mod rm;
+mod session;
+mod show;
+mod token;
+mod words;
+
+use std::process::ExitCode;
+
+use self::args::ClientCommand;
+pub(crate) use self::args::{Cli, Command, ServeArgs, parse};
+use self::errors::CliError;
+use self::session::Session;
+
+/// Runs a client verb to its end and returns the exit code of the process.
+///
+/// `serve` is not a client verb: whoever parsed the command line starts the server itself.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => errors::report(&error, json),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let command = match cli.command {
+        Command::Client(command) => command,
+        Command::Config(args) => return config::run(&args, cli.global.json),
+        Command::Serve(_) => unreachable!("main starts the server itself"),
+    };
+    let session = Session::open(&cli.global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(verb(&session, command))
+}
+
+async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError> {
+    match command {
+        ClientCommand::Deploy(args) => deploy::run(session, &args).await,
+        ClientCommand::Invoke(args) => invoke::run(session, &args).await,
+        ClientCommand::Functions(args) => functions::run(session, &args).await,
+        ClientCommand::Executions(args) => executions::run(session, &args).await,
+        ClientCommand::Logs(args) => logs::run(session, &args).await,
+        ClientCommand::Show(args) => show::run(session, &args).await,
+        ClientCommand::Cancel(args) => cancel::run(session, &args).await,
+        ClientCommand::Rm(args) => rm::run(session, &args).await,
+        ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::Token(args) => token::run(session, &args).await,
+    }
+}

@@ -1,0 +1,186 @@
+//! The table of keys: how each is read, checked and shown. File, environment and flags all go through it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runlet_core::unit::{ByteSize, Span};
+
+use super::Config;
+
+/// What TOML type the value of a key has in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A text in quotes.
+    Text,
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+}
+
+impl Kind {
+    /// How to write a value of it.
+    pub(super) const fn remedy(self) -> &'static str {
+        match self {
+            Self::Text => "write a text in quotes",
+            Self::Number => "write a whole number without quotes",
+            Self::Switch => "write true or false without quotes",
+        }
+    }
+}
+
+/// One key.
+pub(super) struct Key {
+    /// Its name in the file; the environment variable is `RUNLET_` and its upper case.
+    pub name: &'static str,
+    /// Its type in the file.
+    pub kind: Kind,
+    /// Reads, checks and stores a value.
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The effective value, as it would be written; empty where nothing is set.
+    pub show: fn(&Config) -> String,
+}
+
+impl Key {
+    /// Name of its environment variable.
+    pub(super) fn env(&self) -> String {
+        format!("RUNLET_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// The key of that name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+macro_rules! key {
+    ($name:ident, $kind:ident, $read:expr) => {
+        Key {
+            name: stringify!($name),
+            kind: Kind::$kind,
+            set: |config, text| {
+                config.$name = $read(text)?;
+                Ok(())
+            },
+            show: |config| config.$name.to_string(),
+        }
+    };
+    ($name:ident, $kind:ident, $read:expr, $show:expr) => {
+        Key {
+            name: stringify!($name),
+            kind: Kind::$kind,
+            set: |config, text| {
+                config.$name = $read(text)?;
+                Ok(())
+            },
+            show: |config| $show(&config.$name),
+        }
+    };
+}
+
+/// Every key but the secrets, in the order in which they are shown.
+pub(super) const KEYS: &[Key] = &[
+    key!(listen, Text, |text: &str| text.parse().map_err(|_| {
+        format!("`{text}` is not an address; write an IP address and a port, for example \"127.0.0.1:8700\"")
+    })),
+    key!(behind_proxy, Switch, |text: &str| {
+        text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false"))
+    }),
+    key!(data_dir, Text, absolute, shown),
+    key!(run_dir, Text, absolute, shown),
+    key!(database_url, Text, |text: &str| text.parse().map(Some), optional),
+    key!(postgres_bin, Text, |text: &str| absolute(text).map(Some), |path: &Option<PathBuf>| {
+        path.as_deref().map(shown).unwrap_or_default()
+    }),
+    key!(user, Text, user),
+    key!(server_name, Text, |text: &str| server_name(text).map(Some), optional),
+    key!(cgroup_parent, Text, cgroup),
+    key!(memory, Text, |text: &str| size(text, ByteSize::mib(32))),
+    key!(max_sandboxes, Number, |text: &str| number(text, 1, 100_000)),
+    key!(max_waiting, Number, |text: &str| number(text, 0, 1_000_000)),
+    key!(max_queued, Number, |text: &str| number(text, 1, 100_000_000)),
+    key!(idle_timeout, Text, span),
+    key!(max_result, Text, |text: &str| size(text, ByteSize(1024))),
+    key!(max_log, Text, |text: &str| size(text, ByteSize(0))),
+    key!(max_inflight_bytes, Text, |text: &str| size(text, ByteSize::mib(1))),
+    key!(max_connections, Number, |text: &str| number(text, 1, 1_000_000)),
+    key!(stop_grace, Text, span),
+    key!(lease, Text, |text: &str| {
+        let lease = span(text)?;
+        if lease.0 < Duration::from_secs(1) {
+            return Err("a lease below one second ends before its heartbeat; write at least \"1s\"".to_owned());
+        }
+        Ok::<_, String>(lease)
+    }),
+    key!(log_format, Text, |text: &str| text.parse()),
+];
+
+fn shown(path: impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
+}
+
+fn optional<T: ToString>(value: &Option<T>) -> String {
+    value.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if path.is_absolute() && plain && path.parent().is_some() {
+        Ok(path)
+    } else {
+        Err(format!("`{text}` is not an absolute path without `..`; write one, for example \"/var/lib/runlet\""))
+    }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    if !first || text.len() > 32 || !text.bytes().all(ok) {
+        return Err(format!("`{text}` is not the name of a system user; write one like \"runlet\""));
+    }
+    if text == "root" {
+        return Err("the server gives root up after its start; name another user, for example \"runlet\"".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn server_name(text: &str) -> Result<String, String> {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if (1..=64).contains(&text.len()) && text.bytes().all(ok) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a server name; use 1 to 64 characters of A-Z, a-z, 0-9, -, _ and ."))
+    }
+}
+
+fn cgroup(text: &str) -> Result<String, String> {
+    let ok = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'))
+    };
+    match text.strip_prefix('/') {
+        Some(rest) if text.len() <= 200 && rest.split('/').all(ok) => Ok(text.to_owned()),
+        _ => {
+            Err(format!("`{text}` is not a cgroup path; write one like \"/runlet\", absolute and without an end slash"))
+        }
+    }
+}
+
+fn size(text: &str, least: ByteSize) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|error: runlet_core::unit::BadUnit| error.to_string())?;
+    if size < least { Err(format!("{size} is too little; write at least \"{least}\"")) } else { Ok(size) }
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    text.parse().map_err(|error: runlet_core::unit::BadUnit| error.to_string())
+}
+
+fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(format!("`{text}` is not possible here; write a whole number from {least} to {most}")),
+    }
+}

@@ -1,0 +1,76 @@
+//! What every request passes through, whatever it asks for: an id, a log line, a net under panics, safe headers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use hyper::Method;
+use hyper::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use tracing::Instrument as _;
+use warp::reply::Response;
+
+use super::reply;
+
+/// Names a request, in its answer and in the log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("runlet-request");
+
+/// Put into the extensions of a response: the route that answered, for the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoutePattern(pub &'static str);
+
+/// Makes request ids: unique over restarts by the time of the first one.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    epoch: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids of this life of the server.
+    pub(crate) fn new() -> Self {
+        Self { epoch: format!("{:x}", runlet_core::clock::now().timestamp()), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> String {
+        format!("{}-{:x}", self.epoch, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Runs `answer` to its end, come what may, and logs it. The query and the headers never go into the log.
+pub(crate) async fn pass(ids: &RequestIds, method: Method, answer: impl Future<Output = Response>) -> Response {
+    let begin = Instant::now();
+    let id = ids.next();
+    let span = tracing::info_span!("request", request.id = %id);
+    let mut response = AssertUnwindSafe(answer).catch_unwind().instrument(span).await.unwrap_or_else(|_| {
+        tracing::error!(request.id = %id, "a handler panicked");
+        reply::internal()
+    });
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    let route = response.extensions().get::<RoutePattern>().map_or("none", |route| route.0);
+    let (status, duration_ms) = (response.status().as_u16(), begin.elapsed().as_secs_f64() * 1e3);
+    tracing::info!(
+        target: "runlet::access",
+        { request.id = %id, http.method = %method, http.route = route, http.status = status, duration_ms },
+        "answered"
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_and_not_a_broken_connection() {
+        let ids = RequestIds::new();
+        let response = pass(&ids, Method::GET, async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), 500);
+        assert!(response.headers().contains_key(REQUEST_ID));
+        assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    }
+}

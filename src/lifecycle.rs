@@ -1,0 +1,309 @@
+//! The life of a server: wire everything up, say that it is ready, and stop in a ladder.
+//!
+//! ```text
+//! SIGTERM, SIGINT ─► soft: no new connections, no new work, what runs may end
+//! second signal, or stop_grace is over ─► hard: everything is killed, and on record
+//! then: replies out ► ledger written ► Postgres stopped
+//! ```
+//! A lost zygote is a hard stop and a failure. A lost private Postgres is started again, while the API answers 503.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runlet_core::engine::Engine;
+use runlet_core::secret::Secrets;
+use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
+use runlet_core::store::{Store, StoreError};
+use runlet_executor::engine::{EngineOptions, LocalEngine};
+use runlet_executor::host::{Host, Zygote};
+use runlet_triggers::webhook::{FingerprintKey, Receiver};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Api, Guard, Parts};
+use crate::config::Config;
+use crate::config::secrets::ConfiguredSecrets;
+use crate::http::listener::{self, Socket, Stop};
+use crate::prepare::Prepared;
+
+/// Connections to the database.
+const CONNECTIONS: u32 = 16;
+/// How often the private Postgres is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Pause between attempts to start it again.
+const RESTART: Duration = Duration::from_secs(5);
+/// Replies whose work is done must be sent within this time.
+const REPLIES: Duration = Duration::from_secs(5);
+/// What is left of sandboxes must be gone within this time.
+const SANDBOXES: Duration = Duration::from_secs(5);
+/// The ledger must be written within this time.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// A private Postgres and how to start it again.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    /// How it was started.
+    pub options: PrivateOptions,
+    /// The child.
+    pub running: PrivatePostgres,
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Its configuration.
+    pub config: Config,
+    /// The operator's secrets.
+    pub secrets: ConfiguredSecrets,
+    /// What root made for it.
+    pub prepared: Prepared,
+    /// Makes sandboxes; taken once the runtime runs.
+    pub zygote: Option<Zygote>,
+    /// The private Postgres, if it has one.
+    pub postgres: Option<Postgres>,
+}
+
+/// Why a server did not live, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LifeError {
+    /// The database URL cannot be read.
+    #[error("database_url: this is no Postgres URL; write postgres://user@host/database")]
+    Url,
+    /// The ledger could not be opened.
+    #[error("could not open the ledger: {}", chain(.0))]
+    Store(StoreError),
+    /// The kernel refused something.
+    #[error("could not {what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
+    /// The zygote ended by itself.
+    #[error("the zygote ended by itself: no sandbox can be made any more; start the server again")]
+    ZygoteLost,
+    /// The ledger could not be written to its end.
+    #[error("the ledger was not written to its end: the next start puts what is missing on record as lost")]
+    Unflushed,
+}
+
+/// An error with its causes: the outer text alone hides what Postgres said.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
+    move |cause| LifeError::Io { what, cause }
+}
+
+/// Lives until a signal says stop, or something fails for good.
+///
+/// # Errors
+/// What kept it from starting or from ending well.
+pub(crate) async fn run(server: &mut Server) -> Result<(), LifeError> {
+    // From the first moment on: a signal that comes during the start must not be lost.
+    let mut signals = Signals::new()?;
+    let store = open(server).await?;
+    store.ensure_admin_token(&server.prepared.admin).await.map_err(LifeError::Store)?;
+    let host = match server.zygote.take() {
+        Some(zygote) => Host::new(zygote).map_err(io("take over the zygote"))?,
+        None => return Err(LifeError::ZygoteLost),
+    };
+    let writing = TaskTracker::new();
+    let (ledger, writers) = store.ledger();
+    writing.spawn(writers.run());
+    writing.close();
+    let secrets: Arc<dyn Secrets> = Arc::new(std::mem::take(&mut server.secrets));
+    let options = engine_options(server, Arc::clone(&secrets));
+    let engine = LocalEngine::start(options, host.clone(), store.clone(), ledger);
+
+    let stop = Stop::default();
+    let serving = TaskTracker::new();
+    listen(server, &serving, &stop, &engine, store.clone(), secrets)?;
+    serving.close();
+    ready(server);
+
+    let ended = watch(&mut signals, &host, &mut server.postgres).await;
+    stop.soft.cancel();
+    engine.begin_stop();
+    let grace = match &ended {
+        Ok(()) => server.config.stop_grace.0,
+        Err(_) => Duration::ZERO,
+    };
+    tokio::select! {
+        () = engine.stop(grace) => {}
+        () = signals.second() => {
+            tracing::info!("second signal: what still runs is killed");
+            engine.stop(Duration::ZERO).await;
+        }
+    }
+    if timeout(REPLIES, serving.wait()).await.is_err() {
+        tracing::warn!("some clients do not read their replies: their connections are closed");
+    }
+    stop.hard.cancel();
+    serving.wait().await;
+    // The writers end when the last handle on the ledger is gone, and the engine holds it.
+    drop(engine);
+    if timeout(SANDBOXES, host.drained()).await.is_err() {
+        tracing::warn!("some sandboxes are not gone yet: the zygote ends them");
+    }
+    host.close().await;
+    timeout(FLUSH, writing.wait()).await.map_err(|_| LifeError::Unflushed)?;
+    // Postgres, private or not, sees its clients leave in order.
+    if timeout(REPLIES, store.close()).await.is_err() {
+        tracing::warn!("some connections to the database are still busy");
+    }
+    ended
+}
+
+/// Opens the ledger, private or not.
+async fn open(server: &Server) -> Result<Store, LifeError> {
+    let options = match (&server.postgres, &server.config.database_url) {
+        (Some(postgres), _) => postgres.running.connect_options(),
+        (None, Some(url)) => url.expose().parse().map_err(|_| LifeError::Url)?,
+        (None, None) => return Err(LifeError::Url),
+    };
+    Store::open(options, CONNECTIONS, &server.prepared.server).await.map_err(LifeError::Store)
+}
+
+fn engine_options(server: &Server, secrets: Arc<dyn Secrets>) -> EngineOptions {
+    let config = &server.config;
+    EngineOptions {
+        server: server.prepared.server.clone(),
+        revisions_dir: server.prepared.dirs.revisions.clone(),
+        memory: config.memory,
+        max_sandboxes: config.max_sandboxes,
+        max_waiting: config.max_waiting,
+        max_queued: config.max_queued,
+        idle: config.idle_timeout.0,
+        max_result: usize::try_from(config.max_result.0).unwrap_or(usize::MAX),
+        max_log: config.max_log.0,
+        lease: config.lease.0,
+        secrets,
+    }
+}
+
+/// Starts both listeners.
+fn listen(
+    server: &Server,
+    serving: &TaskTracker,
+    stop: &Stop,
+    engine: &Arc<LocalEngine>,
+    store: Store,
+    secrets: Arc<dyn Secrets>,
+) -> Result<(), LifeError> {
+    let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
+    let key = FingerprintKey::new(server.prepared.fingerprint_key);
+    let adapters = runlet_integrations::adapter;
+    let receiver = Receiver::new(Arc::clone(&engine), store.clone(), Arc::clone(&secrets), adapters, key);
+    let api = Api::new(Parts {
+        engine,
+        store,
+        secrets,
+        receiver,
+        max_inflight_bytes: server.config.max_inflight_bytes.0,
+        behind_proxy: server.config.behind_proxy,
+        stopping: stop.soft.clone(),
+    });
+    let guard = Guard::new(api);
+    let sockets = &server.prepared.sockets;
+    let tcp = sockets.tcp.try_clone().and_then(TcpListener::from_std).map_err(io("serve the TCP socket"))?;
+    let unix = sockets.unix.try_clone().and_then(UnixListener::from_std).map_err(io("serve the unix socket"))?;
+    let connections = usize::try_from(server.config.max_connections).unwrap_or(usize::MAX);
+    for socket in [Socket::Tcp(tcp), Socket::Unix(unix)] {
+        let guard = guard.clone();
+        let handler = move |request, peer| guard.clone().answer(request, peer);
+        serving.spawn(listener::run(socket, connections, stop.clone(), handler));
+    }
+    Ok(())
+}
+
+/// The one line that says where to reach the server.
+fn ready(server: &Server) {
+    let sockets = &server.prepared.sockets;
+    let line = format!("runlet is ready on http://{} and {}\n", sockets.address, sockets.path.display());
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may read our stdout: the server runs all the same.
+    let _ = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Waits for a reason to stop, and keeps the private Postgres alive meanwhile.
+async fn watch(signals: &mut Signals, host: &Host, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = Instant::now();
+    loop {
+        tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping: what runs may end, a second signal kills it");
+                return Ok(());
+            }
+            () = host.lost() => {
+                tracing::error!("the zygote ended by itself: stopping");
+                return Err(LifeError::ZygoteLost);
+            }
+            _ = look.tick() => {
+                if let Some(postgres) = postgres && Instant::now() >= again && !postgres.tend() {
+                    again = Instant::now() + RESTART;
+                }
+            }
+        }
+    }
+}
+
+impl Postgres {
+    /// Starts it again if it has ended; returns whether it runs. Blocking, and by the main thread on purpose: the child dies
+    /// with the thread that started it. Worker threads go on meanwhile.
+    fn tend(&mut self) -> bool {
+        if self.running.ended().is_none() {
+            return true;
+        }
+        tracing::error!("the private Postgres ended by itself: starting it again");
+        match PrivatePostgres::start(&self.options) {
+            Ok(running) => {
+                tracing::info!("the private Postgres runs again");
+                self.running = running;
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "the private Postgres did not start; trying again");
+                false
+            }
+        }
+    }
+}
+
+/// The signals that stop a server.
+#[derive(Debug)]
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, LifeError> {
+        let on = |kind| signal(kind).map_err(io("listen for signals"));
+        Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())? })
+    }
+
+    /// The next one, by name.
+    fn next(&mut self) -> impl Future<Output = &'static str> {
+        async {
+            tokio::select! {
+                _ = self.term.recv() => "SIGTERM",
+                _ = self.int.recv() => "SIGINT",
+            }
+        }
+    }
+
+    /// Any signal after the first.
+    async fn second(&mut self) {
+        self.next().await;
+    }
+}

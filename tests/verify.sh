@@ -1,0 +1,22 @@
+#!/bin/bash
+# Full-size runs that CI cannot hold: `tests/verify.sh crash`. Each writes its table, with the commit, to docs/verify/.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+
+name=${1:?usage: tests/verify.sh crash}
+table=$(mktemp)
+trap 'rm -f "$table"' EXIT
+
+export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
+timeout 60m cargo test --locked --test it "$name::" -- --nocapture
+
+mkdir -p docs/verify
+changed=''
+git diff --quiet HEAD -- || changed=' with changes'
+{
+    printf '# %s\n\n' "verify-$name"
+    printf 'Commit `%s`%s, %s, %s cores, Linux %s. Made by `make verify-%s`.\n\n' \
+        "$(git rev-parse --short=12 HEAD)" "$changed" "$(date -u +%Y-%m-%d)" "$(nproc)" "$(uname -r)" "$name"
+    cat "$table"
+} >"docs/verify/$name.md"
+echo "runlet: docs/verify/$name.md is written"
