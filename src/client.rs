@@ -3,6 +3,7 @@
 //! Knows sockets, headers and timeouts; does not know what any route means or how a problem is shown.
 
 pub(crate) mod host;
+mod patient;
 
 use std::io;
 use std::pin::pin;
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use self::host::Host;
+use self::patient::Patient;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
@@ -220,7 +222,7 @@ async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer,
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Patient::new(stream))).await?;
     let exchange = async move {
         let (parts, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
@@ -297,6 +299,18 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\nabc";
         let (_, answer) = tokio::join!(serve_once(listener, answer), client.send(Call::get("/")));
         assert!(matches!(answer, Err(ClientError::Broken { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_body_was_taken_is_still_read() {
+        for _ in 0..8 {
+            let (listener, client) = client().await;
+            // The listener's stream is dropped with most of the body unread: that resets the connection.
+            let answer = "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            let call = Call::put("/v1/functions/f").body(vec![0; 8 << 20]);
+            let (_, answer) = tokio::join!(serve_once(listener, answer), client.send(call));
+            assert_eq!(answer.expect("an answer").status, StatusCode::PAYLOAD_TOO_LARGE);
+        }
     }
 
     #[tokio::test]

@@ -125,7 +125,13 @@ pub(crate) async fn run(server: &mut Server) -> Result<(), LifeError> {
 
     let stop = Stop::default();
     let serving = TaskTracker::new();
-    listen(server, &serving, &stop, &engine, store.clone(), secrets)?;
+    let Some(sockets) = server.prepared.sockets.take() else { return Err(LifeError::NoSockets) };
+    let line = format!("runlet is ready on http://{} and {}\n", sockets.address, sockets.path.display());
+    for (socket, guard) in listen(server, sockets, &stop, &engine, store.clone(), secrets)? {
+        let connections = usize::try_from(server.config.max_connections).unwrap_or(usize::MAX);
+        let handler = move |request, peer| guard.clone().answer(request, peer);
+        serving.spawn(listener::run(socket, connections, stop.clone(), handler));
+    }
     serving.close();
     ready(server);
 

@@ -87,13 +87,21 @@ pub enum OnLost {
 }
 
 /// Value of an environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
     /// Written in the manifest.
     Plain(String),
     /// The secret of this name, from the operator's configuration.
     Secret(SecretName),
+}
+
+impl Serialize for EnvValue {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(text) => serializer.serialize_str(text),
+            Self::Secret(name) => serializer.collect_map([("secret", name)]),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for EnvValue {
@@ -547,6 +555,9 @@ mod tests {
         let manifest = Manifest::parse(text).expect("it is valid");
         assert_eq!(manifest.triggers.len(), 1);
         assert_eq!(manifest.env.len(), 2);
+        // As the ledger keeps it.
+        let stored = serde_json::to_value(&manifest).expect("it serialises");
+        assert_eq!(serde_json::from_value::<Manifest>(stored).expect("it reads back"), manifest);
     }
 
     #[test]

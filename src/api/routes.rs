@@ -136,7 +136,7 @@ mod tests {
             .map(|route| {
                 let mut who: Vec<&str> = if role(None, route) { vec!["everybody"] } else { Vec::new() };
                 who.extend(Role::ALL.into_iter().filter(|have| role(Some(*have), route)).map(Role::as_str));
-                format!("{:<6} {:<34} {}", route.method, route.pattern, who.join(" "))
+                format!("{:<6} {:<38} {}", route.method.as_str(), route.pattern, who.join(" "))
             })
             .collect();
         insta::assert_snapshot!(table.join("\n"));

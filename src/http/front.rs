@@ -52,7 +52,8 @@ pub(crate) async fn pass(ids: &RequestIds, method: Method, answer: impl Future<O
         headers.insert(REQUEST_ID, value);
     }
     let route = response.extensions().get::<RoutePattern>().map_or("none", |route| route.0);
-    let (status, duration_ms) = (response.status().as_u16(), begin.elapsed().as_secs_f64() * 1e3);
+    let status = response.status().as_u16();
+    let duration_ms = begin.elapsed().as_micros() as f64 / 1e3;
     tracing::info!(
         target: "runlet::access",
         { request.id = %id, http.method = %method, http.route = route, http.status = status, duration_ms },

@@ -96,6 +96,7 @@ impl Model {
         let room = match *place {
             Place::New(room, size) => {
                 assert_eq!(size, memory(function));
+                self.check_room_is_given_in_order(who);
                 room
             }
             Place::Parked(room) => {
@@ -213,6 +214,15 @@ impl Model {
                 assert!(will_fit || self.parked.is_empty(), "parked sandboxes stand in the way");
             }
             short = true;
+        }
+    }
+
+    /// Nobody gets room while one who came before has a turn and lacks only room.
+    fn check_room_is_given_in_order(&self, who: usize) {
+        for (other, ..) in self.waiting.iter().filter(|(other, ..)| *other < who) {
+            let function = self.functions[*other];
+            let running = self.running.iter().filter(|one| one.function == function).count();
+            assert!(running > function, "room was given past one who waits for room");
         }
     }
 

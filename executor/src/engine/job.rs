@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_program_is_told_the_same_facts_by_environment_and_file() {
-        let job = job("RUNLET_EXECUTION = \"forged\"\nPATH = \"/mine\"");
+        let job = job("PATH = \"/mine\"");
         let deadline = clock::now();
         let program = job.program(&job.environment(&OneSecret(b"")).unwrap(), deadline);
         let (path, text) = &program.files[0];
