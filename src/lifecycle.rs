@@ -7,10 +7,10 @@
 //! ```
 //! A lost zygote is a hard stop and a failure. A lost private Postgres is started again, while the API answers 503.
 
-use std::future::Future;
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
@@ -28,7 +28,7 @@ use crate::api::{Api, Guard, Parts};
 use crate::config::Config;
 use crate::config::secrets::ConfiguredSecrets;
 use crate::http::listener::{self, Socket, Stop};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, Sockets};
 
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
@@ -61,10 +61,8 @@ pub(crate) struct Server {
     pub secrets: ConfiguredSecrets,
     /// What root made for it.
     pub prepared: Prepared,
-    /// Makes sandboxes; taken once the runtime runs.
-    pub zygote: Option<Zygote>,
-    /// The private Postgres, if it has one.
-    pub postgres: Option<Postgres>,
+    /// Makes sandboxes.
+    pub zygote: Zygote,
 }
 
 /// Why a server did not live, or did not end well.
@@ -106,49 +104,39 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
 ///
 /// # Errors
 /// What kept it from starting or from ending well.
-pub(crate) async fn run(server: &mut Server) -> Result<(), LifeError> {
+pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
+    let Server { config, secrets, prepared, zygote } = server;
     // From the first moment on: a signal that comes during the start must not be lost.
     let mut signals = Signals::new()?;
-    let store = open(server).await?;
-    store.ensure_admin_token(&server.prepared.admin).await.map_err(LifeError::Store)?;
-    let host = match server.zygote.take() {
-        Some(zygote) => Host::new(zygote).map_err(io("take over the zygote"))?,
-        None => return Err(LifeError::ZygoteLost),
-    };
+    let store = open(&config, &prepared.server, postgres.as_ref()).await?;
+    store.ensure_admin_token(&prepared.admin).await.map_err(LifeError::Store)?;
+    let host = Host::new(zygote).map_err(io("take over the zygote"))?;
     let writing = TaskTracker::new();
     let (ledger, writers) = store.ledger();
     writing.spawn(writers.run());
     writing.close();
-    let secrets: Arc<dyn Secrets> = Arc::new(std::mem::take(&mut server.secrets));
-    let options = engine_options(server, Arc::clone(&secrets));
+    let secrets: Arc<dyn Secrets> = Arc::new(secrets);
+    let options = engine_options(&config, &prepared, Arc::clone(&secrets));
     let engine = LocalEngine::start(options, host.clone(), store.clone(), ledger);
 
     let stop = Stop::default();
     let serving = TaskTracker::new();
-    let Some(sockets) = server.prepared.sockets.take() else { return Err(LifeError::NoSockets) };
-    let line = format!("runlet is ready on http://{} and {}\n", sockets.address, sockets.path.display());
-    for (socket, guard) in listen(server, sockets, &stop, &engine, store.clone(), secrets)? {
-        let connections = usize::try_from(server.config.max_connections).unwrap_or(usize::MAX);
-        let handler = move |request, peer| guard.clone().answer(request, peer);
-        serving.spawn(listener::run(socket, connections, stop.clone(), handler));
-    }
-    serving.close();
-    ready(server);
+    let key = FingerprintKey::new(prepared.fingerprint_key);
+    let guard = guard(&config, &engine, &store, secrets, key, &stop);
+    let line =
+        format!("runlet is ready on http://{} and {}\n", prepared.sockets.address, prepared.sockets.path.display());
+    listen(prepared.sockets, &guard, config.max_connections, &serving, &stop)?;
+    drop(guard);
+    say(&line);
 
-    let ended = watch(&mut signals, &host, &mut server.postgres).await;
+    let ended = watch(&mut signals, &host, postgres).await;
     stop.soft.cancel();
     engine.begin_stop();
     let grace = match &ended {
-        Ok(()) => server.config.stop_grace.0,
+        Ok(()) => config.stop_grace.0,
         Err(_) => Duration::ZERO,
     };
-    tokio::select! {
-        () = engine.stop(grace) => {}
-        () = signals.second() => {
-            tracing::info!("second signal: what still runs is killed");
-            engine.stop(Duration::ZERO).await;
-        }
-    }
+    drain(&engine, grace, &mut signals, postgres).await;
     if timeout(REPLIES, serving.wait()).await.is_err() {
         tracing::warn!("some clients do not read their replies: their connections are closed");
     }
@@ -169,20 +157,19 @@ pub(crate) async fn run(server: &mut Server) -> Result<(), LifeError> {
 }
 
 /// Opens the ledger, private or not.
-async fn open(server: &Server) -> Result<Store, LifeError> {
-    let options = match (&server.postgres, &server.config.database_url) {
+async fn open(config: &Config, server: &str, postgres: Option<&Postgres>) -> Result<Store, LifeError> {
+    let options = match (postgres, &config.database_url) {
         (Some(postgres), _) => postgres.running.connect_options(),
         (None, Some(url)) => url.expose().parse().map_err(|_| LifeError::Url)?,
         (None, None) => return Err(LifeError::Url),
     };
-    Store::open(options, CONNECTIONS, &server.prepared.server).await.map_err(LifeError::Store)
+    Store::open(options, CONNECTIONS, server).await.map_err(LifeError::Store)
 }
 
-fn engine_options(server: &Server, secrets: Arc<dyn Secrets>) -> EngineOptions {
-    let config = &server.config;
+fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets>) -> EngineOptions {
     EngineOptions {
-        server: server.prepared.server.clone(),
-        revisions_dir: server.prepared.dirs.revisions.clone(),
+        server: prepared.server.clone(),
+        revisions_dir: prepared.dirs.revisions.clone(),
         memory: config.memory,
         max_sandboxes: config.max_sandboxes,
         max_waiting: config.max_waiting,
@@ -195,45 +182,51 @@ fn engine_options(server: &Server, secrets: Arc<dyn Secrets>) -> EngineOptions {
     }
 }
 
-/// Starts both listeners.
-fn listen(
-    server: &Server,
-    serving: &TaskTracker,
-    stop: &Stop,
+/// The API over the engine and the ledger.
+fn guard(
+    config: &Config,
     engine: &Arc<LocalEngine>,
-    store: Store,
+    store: &Store,
     secrets: Arc<dyn Secrets>,
-) -> Result<(), LifeError> {
+    key: FingerprintKey,
+    stop: &Stop,
+) -> Guard {
     let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
-    let key = FingerprintKey::new(server.prepared.fingerprint_key);
     let adapters = runlet_integrations::adapter;
     let receiver = Receiver::new(Arc::clone(&engine), store.clone(), Arc::clone(&secrets), adapters, key);
-    let api = Api::new(Parts {
+    Guard::new(Api::new(Parts {
         engine,
-        store,
+        store: store.clone(),
         secrets,
         receiver,
-        max_inflight_bytes: server.config.max_inflight_bytes.0,
-        behind_proxy: server.config.behind_proxy,
+        max_inflight_bytes: config.max_inflight_bytes.0,
+        behind_proxy: config.behind_proxy,
         stopping: stop.soft.clone(),
-    });
-    let guard = Guard::new(api);
-    let sockets = &server.prepared.sockets;
-    let tcp = sockets.tcp.try_clone().and_then(TcpListener::from_std).map_err(io("serve the TCP socket"))?;
-    let unix = sockets.unix.try_clone().and_then(UnixListener::from_std).map_err(io("serve the unix socket"))?;
-    let connections = usize::try_from(server.config.max_connections).unwrap_or(usize::MAX);
+    }))
+}
+
+/// Serves both sockets. They are closed when the listeners stop: from then on clients are refused and wait for nothing.
+fn listen(
+    sockets: Sockets,
+    guard: &Guard,
+    connections: u32,
+    serving: &TaskTracker,
+    stop: &Stop,
+) -> Result<(), LifeError> {
+    let tcp = TcpListener::from_std(sockets.tcp).map_err(io("serve the TCP socket"))?;
+    let unix = UnixListener::from_std(sockets.unix).map_err(io("serve the unix socket"))?;
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     for socket in [Socket::Tcp(tcp), Socket::Unix(unix)] {
         let guard = guard.clone();
         let handler = move |request, peer| guard.clone().answer(request, peer);
         serving.spawn(listener::run(socket, connections, stop.clone(), handler));
     }
+    serving.close();
     Ok(())
 }
 
-/// The one line that says where to reach the server.
-fn ready(server: &Server) {
-    let sockets = &server.prepared.sockets;
-    let line = format!("runlet is ready on http://{} and {}\n", sockets.address, sockets.path.display());
+/// Says the one line on stdout.
+fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
     // Nobody may read our stdout: the server runs all the same.
     let _ = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
@@ -241,24 +234,46 @@ fn ready(server: &Server) {
 
 /// Waits for a reason to stop, and keeps the private Postgres alive meanwhile.
 async fn watch(signals: &mut Signals, host: &Host, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
+    tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping: what runs may end, a second signal kills it");
+            Ok(())
+        }
+        () = host.lost() => {
+            tracing::error!("the zygote ended by itself: stopping");
+            Err(LifeError::ZygoteLost)
+        }
+        never = keep(postgres) => match never {},
+    }
+}
+
+/// Stops the engine: what runs has `grace` to end, or until the next signal. Its end must get on record, so that the private
+/// Postgres is kept alive even now.
+async fn drain(engine: &LocalEngine, grace: Duration, signals: &mut Signals, postgres: &mut Option<Postgres>) {
+    let ladder = async {
+        tokio::select! {
+            () = engine.stop(grace) => {}
+            _ = signals.next() => {
+                tracing::info!("second signal: what still runs is killed");
+                engine.stop(Duration::ZERO).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = ladder => {}
+        never = keep(postgres) => match never {},
+    }
+}
+
+/// Looks after the private Postgres for ever.
+async fn keep(postgres: &mut Option<Postgres>) -> Infallible {
+    let Some(postgres) = postgres else { return std::future::pending().await };
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut again = Instant::now();
     loop {
-        tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "stopping: what runs may end, a second signal kills it");
-                return Ok(());
-            }
-            () = host.lost() => {
-                tracing::error!("the zygote ended by itself: stopping");
-                return Err(LifeError::ZygoteLost);
-            }
-            _ = look.tick() => {
-                if let Some(postgres) = postgres && Instant::now() >= again && !postgres.tend() {
-                    again = Instant::now() + RESTART;
-                }
-            }
+        look.tick().await;
+        if !postgres.tend() {
+            tokio::time::sleep(RESTART).await;
         }
     }
 }
@@ -299,17 +314,10 @@ impl Signals {
     }
 
     /// The next one, by name.
-    fn next(&mut self) -> impl Future<Output = &'static str> {
-        async {
-            tokio::select! {
-                _ = self.term.recv() => "SIGTERM",
-                _ = self.int.recv() => "SIGINT",
-            }
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
         }
-    }
-
-    /// Any signal after the first.
-    async fn second(&mut self) {
-        self.next().await;
     }
 }

@@ -90,7 +90,7 @@ fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
-    let prepared = prepare::prepare(&config)?;
+    let (prepared, _lock) = prepare::prepare(&config)?;
     let zygote = zygote(&config, &prepared)?;
     privilege::drop_to(prepared.account.uid, prepared.account.gid).map_err(ServeError::Privilege)?;
     live(config, secrets, prepared, zygote)
@@ -114,7 +114,7 @@ fn zygote(config: &Config, prepared: &Prepared) -> Result<Zygote, ServeError> {
 /// The unprivileged part.
 fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: Zygote) -> Result<(), ServeError> {
     // By the main thread, which lives as long as the process: the child dies with the thread that started it.
-    let postgres = match &config.database_url {
+    let mut postgres = match &config.database_url {
         Some(_) => None,
         None => {
             let options = PrivateOptions { base: prepared.dirs.postgres.clone(), bin_dir: config.postgres_bin.clone() };
@@ -128,11 +128,11 @@ fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: 
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    let mut server = Server { config, secrets, prepared, zygote: Some(zygote), postgres };
-    let result = runtime.block_on(lifecycle::run(&mut server));
+    let server = Server { config, secrets, prepared, zygote };
+    let result = runtime.block_on(lifecycle::run(server, &mut postgres));
     // What is left are blocking jobs (unpacking an archive) that nobody waits for.
     runtime.shutdown_background();
-    if let Some(postgres) = server.postgres.take() {
+    if let Some(postgres) = postgres {
         postgres.running.stop();
     }
     tracing::info!("stopped");

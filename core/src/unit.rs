@@ -36,7 +36,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn show(f: &mut fmt::Formatter<'_>, value: u64, units: impl Iterator<Item = (&'static str, u64)>) -> fmt::Result {
     for (name, factor) in units {
-        if value % factor == 0 && (value > 0 || factor == 1) {
+        if value.is_multiple_of(factor) && (value > 0 || factor == 1) {
             return write!(f, "{}{name}", value / factor);
         }
     }

@@ -10,6 +10,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runlet_core::name::RevisionDigest;
+use runlet_core::unit::ByteSize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -39,7 +40,11 @@ impl<T> Clone for Admission<T> {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// It can never start here.
-    #[error("it needs {wanted} bytes of memory; this host has {total} for sandboxes: lower `memory` or raise the server's `memory`")]
+    #[error(
+        "it needs {} of memory; this host has {} for sandboxes: lower `memory` or raise the server's `memory`",
+        ByteSize(*wanted),
+        ByteSize(*total)
+    )]
     TooLarge {
         /// What it needs.
         wanted: u64,
@@ -127,10 +132,7 @@ impl<T> Shared<T> {
 
     /// Changes the book and carries out what follows from it, with the lock free: an answer that nobody waits for any
     /// more comes back here as a dropped turn.
-    fn change<R>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Book<T, Answer<T>>) -> (R, Effects<T, Answer<T>>),
-    ) -> R {
+    fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut Book<T, Answer<T>>) -> (R, Effects<T, Answer<T>>)) -> R {
         let (result, effects) = change(&mut self.lock());
         drop(effects.evict);
         for (answer, place, key) in effects.start {

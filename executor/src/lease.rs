@@ -149,7 +149,9 @@ impl Leases {
         let Some(held) = held else { return Ok(()) };
         match held.leased.release(&self.pool).await {
             Some(_) => Ok(()),
-            None => Err(EngineError::SandboxLost("it was killed and is not gone yet; it will be cleaned up".to_owned())),
+            None => {
+                Err(EngineError::SandboxLost("it was killed and is not gone yet; it will be cleaned up".to_owned()))
+            }
         }
     }
 

@@ -148,7 +148,8 @@ impl Batch {
     fn take(&mut self) -> Vec<Chunk> {
         self.size = 0;
         let runs = std::mem::take(&mut self.runs).into_iter().flatten();
-        runs.map(|(first, more)| if more.is_empty() { first } else { Chunk { bytes: more.freeze(), ..first } }).collect()
+        runs.map(|(first, more)| if more.is_empty() { first } else { Chunk { bytes: more.freeze(), ..first } })
+            .collect()
     }
 }
 

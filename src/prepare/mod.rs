@@ -61,15 +61,13 @@ pub(crate) struct Prepared {
     pub server: String,
     /// Bound, not yet served.
     pub sockets: Sockets,
-    /// Held as long as the server lives.
-    pub _lock: File,
 }
 
-/// Does all of it, in order.
+/// Does all of it, in order. The file is the lock of the data directory: to be held as long as anything of the server lives.
 ///
 /// # Errors
 /// The first step that failed, with its path and the remedy.
-pub(crate) fn prepare(config: &Config) -> Result<Prepared, PrepareError> {
+pub(crate) fn prepare(config: &Config) -> Result<(Prepared, File), PrepareError> {
     let account = user::find_or_create(&config.user)?;
     let dirs = dirs::make(config, account)?;
     let lock = lock::take(&config.data_dir)?;
@@ -80,5 +78,5 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, PrepareError> {
         None => files::server_id(&config.data_dir)?,
     };
     let sockets = sockets::bind(config)?;
-    Ok(Prepared { account, dirs, admin, fingerprint_key, server, sockets, _lock: lock })
+    Ok((Prepared { account, dirs, admin, fingerprint_key, server, sockets }, lock))
 }

@@ -41,7 +41,7 @@ macro_rules! snapshot {
         settings.add_filter(r"\b[0-9a-f]{12}\b", "DIGEST");
         settings.add_filter(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00| UTC)?", "TIME");
         settings.add_filter(r"\b\d+(\.\d+)?\s?(us|µs|ms|s)\b( ago)?", "SPAN");
-        settings.add_filter(r"box-[0-9a-z-]+|sbx[-_][0-9a-z]+", "SANDBOX");
+        settings.add_filter(r"\b(python|exec)-\d+-\d+", "SANDBOX");
         settings.add_filter(r"/var/tmp/runlet-test-[^\s]+", "PATH");
         settings.add_filter(r" {2,}", "  ");
         settings.add_filter(r"(?m) +$", "");
@@ -131,7 +131,9 @@ fn the_async_door_prints_the_id_alone() {
     let output = host.cli(&["invoke", "hello", "--async", "--data", r#"{"sleep": 50}"#]);
     let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert!(id.starts_with("inv_") && id.len() == 30, "{id:?}");
-    host.in_state(&id, "running");
+    let execution = host.in_state(&id, "running")["executions"][0].as_str().expect("an id").to_owned();
+    let piece = host.http("GET", &format!("/v1/executions/{execution}/logs?wait=20s")).send().expect(200);
+    assert_eq!(piece.body, b"hello from hello\n");
     run(&host, "cancel", &["cancel", &id]);
     host.settled(&id);
     run(&host, "cancel_again", &["cancel", &id]);

@@ -232,14 +232,11 @@ impl TestHost {
 
     /// Lines of a query on the private Postgres, asked as the user that owns it.
     pub(crate) fn psql(&self, query: &str) -> String {
-        let dir = std::fs::read_dir(self.data_dir()).expect("it is there").flatten();
-        let base = dir.map(|entry| entry.path()).find(|path| path.join("PG_VERSION").exists() || is_pg(path));
-        let base = base.expect("the private Postgres has its directory");
-        let socket = find_socket(&base).expect("the private Postgres runs");
+        let socket = find_socket(&self.data_dir()).expect("the private Postgres runs");
         let output = Command::new("setpriv")
             .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "psql", "-X", "-q", "-A", "-t", "-h"])
             .arg(&socket)
-            .args(["-d", "runlet", "-c", query])
+            .args(["-d", "postgres", "-c", query])
             .current_dir("/")
             .output()
             .expect("setpriv and psql are there");
@@ -292,18 +289,15 @@ pub(crate) fn runlet() -> Command {
     command
 }
 
-fn is_pg(path: &Path) -> bool {
-    path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("pg-"))
-}
-
+/// The directory of the private Postgres' socket.
 fn find_socket(dir: &Path) -> Option<PathBuf> {
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).ok()?.flatten() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             if entry.file_name() == ".s.PGSQL.5432" {
                 return Some(dir);
             }
-            if entry.path().is_dir() && dirs.len() < 64 {
+            if entry.path().is_dir() {
                 dirs.push(entry.path());
             }
         }

@@ -15,7 +15,7 @@ TRIES = {
     "write core_pattern": lambda: open("/proc/sys/kernel/core_pattern", "w").close(),
     "write sysrq": lambda: open("/proc/sysrq-trigger", "w").close(),
     "write own exe": lambda: open("/proc/1/exe", "wb").close(),
-    "write oom_score_adj": lambda: open("/proc/self/oom_score_adj", "w").write("-1000"),
+    "write oom_score_adj": lambda: open("/proc/self/oom_score_adj", "wb", buffering=0).write(b"-1000"),
     "chroot": lambda: os.chroot("/tmp"),
     "setuid elsewhere": lambda: os.setresuid(70000, 70000, 70000),
     "mknod": lambda: os.mknod("/tmp/disk", 0o60600, os.makedev(8, 0)),
@@ -24,6 +24,7 @@ TRIES = {
     "hostname": lambda: socket.sethostname("x"),
     "raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
     "packet socket": lambda: socket.socket(17, socket.SOCK_RAW),
+    "netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "vsock": lambda: socket.socket(40, socket.SOCK_STREAM),
     "alg socket": lambda: socket.socket(38, socket.SOCK_SEQPACKET),
     "write a cgroup": lambda: open(next(os.path.join(r, "cgroup.procs") for r, _, f in os.walk("/sys/fs/cgroup") if "cgroup.procs" in f), "w"),
@@ -95,7 +96,8 @@ def descriptors():
 
 
 def handle(event, context):
-    status = dict(line.rstrip().split(":\t", 1) for line in open("/proc/self/status") if ":\t" in line)
+    lines = [line.partition(":") for line in open("/proc/self/status")]
+    status = {key: value.strip() for key, _, value in lines}
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     commands = {pid: open("/proc/%d/cmdline" % pid, "rb").read().replace(b"\0", b" ").decode() for pid in pids}
     port = event["port"]
@@ -105,7 +107,7 @@ def handle(event, context):
         "groups": os.getgroups(),
         "pids": pids,
         "foreign": [c for c in commands.values() if "serve" in c or "postgres" in c or "cargo" in c],
-        "interfaces": sorted(name for _, name in socket.if_nameindex()),
+        "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line),
         "connects": {
             "the API": connect(("127.0.0.1", port)),
             "the API by [::1]": connect(("::1", port), socket.AF_INET6),

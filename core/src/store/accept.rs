@@ -56,10 +56,11 @@ impl Store {
             let ids: Vec<Uuid> = accepted.iter().map(|accepted| accepted.invocation.uuid()).collect();
             insert_delivery(&mut tx, id, &delivery, &delivery.body, &ids).await?;
         }
-        if !fresh.is_empty() {
-            super::queue::cancel::notify(&mut tx, "work").await?;
-        }
+        let queued = !fresh.is_empty();
         tx.commit().await?;
+        if queued {
+            self.nudge().await;
+        }
         Ok(Ok(Submitted { delivery: delivery_id, invocations: accepted }))
     }
 }

@@ -31,6 +31,20 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 /// How long a verb waits for a connection before it says that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(3);
 
+/// The frequent statements are planned once for each connection, for planning over all partitions would cost more than the work itself.
+/// A plan that is kept must not depend on how full a table was at that moment: whatever has a key is reached by it, always.
+const BY_KEY: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_material", "off"),
+];
+
+/// Connections of [`Inner::hot`]: one for the ends, one for the claims.
+const HOT: u32 = 2;
+
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -41,11 +55,14 @@ pub struct Store {
 struct Inner {
     /// For what must be on disk when the statement returns.
     pool: PgPool,
+    /// The same for ends and claims, which wait for nobody else's connection.
+    hot: PgPool,
     /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
     relaxed: PgPool,
     options: PgConnectOptions,
     server: String,
     current: current::Cache,
+    nudge: queue::wakeup::Nudge,
 }
 
 impl Store {
@@ -63,15 +80,18 @@ impl Store {
             ("idle_in_transaction_session_timeout", "60s"),
         ]);
         let durable = limited.clone().options([("synchronous_commit", "on")]);
-        let relaxed = limited.options([("synchronous_commit", "off")]);
+        let hot = durable.clone().options(BY_KEY);
+        let relaxed = limited.options([("synchronous_commit", "off")]).options(BY_KEY);
         let share = (connections / 4).clamp(2, 8);
         let store = Self {
             inner: Arc::new(Inner {
-                pool: pool(connections.saturating_sub(share).max(2), durable),
+                pool: pool(connections.saturating_sub(share + HOT).max(2), durable),
+                hot: pool(HOT, hot),
                 relaxed: pool(share, relaxed),
                 options,
                 server: server.to_owned(),
                 current: current::Cache::default(),
+                nudge: queue::wakeup::Nudge::default(),
             }),
         };
         store.make_partitions(crate::clock::now()).await?;
@@ -81,6 +101,11 @@ impl Store {
     /// The connections on which a commit is on disk when it returns.
     fn pool(&self) -> &PgPool {
         &self.inner.pool
+    }
+
+    /// The connections of ends and claims: as [`Store::pool`], planned [`BY_KEY`].
+    fn hot(&self) -> &PgPool {
+        &self.inner.hot
     }
 
     /// The connections on which a commit is visible at once and on disk a moment later.
@@ -114,6 +139,7 @@ impl Store {
     /// Closes all connections, after what is under way on them has ended.
     pub async fn close(&self) {
         self.inner.relaxed.close().await;
+        self.inner.hot.close().await;
         self.inner.pool.close().await;
     }
 }

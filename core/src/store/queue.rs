@@ -10,7 +10,7 @@
 pub(super) mod cancel;
 mod claim;
 mod lost;
-mod wakeup;
+pub(super) mod wakeup;
 
 pub use wakeup::{Wakeup, Wakeups};
 

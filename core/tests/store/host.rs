@@ -63,6 +63,9 @@ fn postgres() -> &'static PgConnectOptions {
             let options = postgres.connect_options();
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let admin = PgPool::connect_with(options.clone()).await.unwrap();
+                // Nothing here outlives the process: no need to wait for the disk.
+                sqlx::query("ALTER SYSTEM SET fsync = off").execute(&admin).await.unwrap();
+                sqlx::query("SELECT pg_reload_conf()").execute(&admin).await.unwrap();
                 sqlx::query("CREATE DATABASE template").execute(&admin).await.unwrap();
                 Store::open(options.clone().database("template"), 4, "template").await.unwrap().close().await;
                 admin.close().await;
@@ -84,12 +87,22 @@ pub(crate) struct Db {
 }
 
 impl Db {
+    /// With the schema.
     pub(crate) async fn new() -> Self {
+        Self::copy_of("template").await
+    }
+
+    /// As Postgres makes it.
+    pub(crate) async fn empty() -> Self {
+        Self::copy_of("template0").await
+    }
+
+    async fn copy_of(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let admin = postgres().clone();
         let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let pool = PgPoolOptions::new().max_connections(1).connect_with(admin.clone()).await.unwrap();
-        let create = format!("CREATE DATABASE {name} TEMPLATE template");
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&pool).await.unwrap();
         pool.close().await;
         let options = admin.database(&name);

@@ -1,5 +1,7 @@
 //! The store against a real Postgres: one private instance for the whole binary, one database for each test.
 
+#![expect(clippy::unwrap_used, reason = "what a helper cannot do fails the test that asked for it")]
+
 mod accept;
 mod cancel;
 mod claim;

@@ -37,6 +37,13 @@ async fn partitions_are_made_once_by_many_servers() {
 }
 
 #[tokio::test]
+async fn many_servers_open_an_empty_database_at_once() {
+    let db = Db::empty().await;
+    tokio::join!(db.store("one"), db.store("two"), db.store("three"));
+    assert_eq!(db.number("SELECT count(*) FROM _sqlx_migrations").await, 1);
+}
+
+#[tokio::test]
 async fn a_newer_database_is_refused() {
     let db = Db::new().await;
     db.store("one").await;

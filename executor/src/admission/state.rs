@@ -161,7 +161,8 @@ impl<T, W> Book<T, W> {
         if counted && self.counted >= self.bounds.waiting {
             return (Arrival::Full, Vec::new());
         }
-        let evict = if waits_for_room && (has_turn || !self.short_of_room) { self.make_room(want.memory) } else { Vec::new() };
+        let evict =
+            if waits_for_room && (has_turn || !self.short_of_room) { self.make_room(want.memory) } else { Vec::new() };
         self.short_of_room |= waits_for_room;
         self.next += 1;
         let ticket = self.next;
@@ -172,7 +173,11 @@ impl<T, W> Book<T, W> {
             load.max = *max;
         }
         let waiter = Waiter { ticket, want, has_turn, counted, answer };
-        if has_turn { self.queue.push_front(waiter) } else { self.queue.push_back(waiter) }
+        if has_turn {
+            self.queue.push_front(waiter)
+        } else {
+            self.queue.push_back(waiter)
+        }
         (Arrival::Wait(ticket), evict)
     }
 
@@ -306,7 +311,8 @@ impl<T, W> Book<T, W> {
         if let Some(at) = parked {
             return Some(Place::Parked(self.parked.remove(at).handle));
         }
-        let fits = self.memory.saturating_add(want.memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
+        let fits =
+            self.memory.saturating_add(want.memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
         if may_not_take_room || !fits {
             return None;
         }

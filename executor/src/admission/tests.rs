@@ -34,9 +34,15 @@ fn want(n: usize) -> Want {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Arrive { function: usize, counted: bool },
+    Arrive {
+        function: usize,
+        counted: bool,
+    },
     /// The nth execution ends; its sandbox is parked if it may be.
-    End { nth: usize, park: bool },
+    End {
+        nth: usize,
+        park: bool,
+    },
     /// The nth evicted or used sandbox is gone.
     Gone(usize),
     /// The nth waiter gives up.
@@ -57,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A sandbox, as the model knows it. Its room's number is its handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Box_ {
+struct Known {
     room: u64,
     function: usize,
 }
@@ -67,9 +73,11 @@ struct Model {
     book: Book<u64, usize>,
     functions: Vec<usize>,
     waiting: Vec<(usize, u64, bool)>,
-    running: Vec<Box_>,
-    parked: Vec<Box_>,
-    leaving: Vec<Box_>,
+    running: Vec<Known>,
+    parked: Vec<Known>,
+    leaving: Vec<Known>,
+    /// The function whose execution has given its sandbox back and still has its turn.
+    ending: Option<usize>,
     started: Vec<usize>,
 }
 
@@ -87,6 +95,7 @@ impl Model {
             running: Vec::new(),
             parked: Vec::new(),
             leaving: Vec::new(),
+            ending: None,
             started: Vec::new(),
         }
     }
@@ -105,13 +114,14 @@ impl Model {
                 room
             }
         };
-        self.running.push(Box_ { room, function });
+        self.running.push(Known { room, function });
         self.started.push(who);
     }
 
     fn evict(&mut self, rooms: Vec<u64>) {
         for room in rooms {
-            let at = self.parked.iter().position(|parked| parked.room == room).expect("only parked ones are told to leave");
+            let at =
+                self.parked.iter().position(|parked| parked.room == room).expect("only parked ones are told to leave");
             self.leaving.push(self.parked.remove(at));
         }
     }
@@ -148,6 +158,7 @@ impl Model {
             Op::Arrive { function, counted } => self.arrive(function, counted),
             Op::End { nth, park } if !self.running.is_empty() => {
                 let ended = self.running.remove(nth % self.running.len());
+                self.ending = Some(ended.function);
                 if park && want(ended.function).reuse.is_some() {
                     self.parked.push(ended);
                     let room = (ended.room, memory(ended.function));
@@ -156,6 +167,7 @@ impl Model {
                 } else {
                     self.leaving.push(ended);
                 }
+                self.ending = None;
                 let effects = self.book.end_turn(&function(ended.function));
                 self.effects(effects);
             }
@@ -180,7 +192,8 @@ impl Model {
     }
 
     fn check(&self) {
-        let existing: Vec<Box_> = [&self.running, &self.parked, &self.leaving].into_iter().flatten().copied().collect();
+        let existing: Vec<Known> =
+            [&self.running, &self.parked, &self.leaving].into_iter().flatten().copied().collect();
         let used: u64 = existing.iter().map(|one| memory(one.function)).sum();
         assert!(used <= MEMORY && existing.len() <= SANDBOXES as usize, "the host is overcommitted");
         assert_eq!(self.book.usage(), (used, u32::try_from(existing.len()).unwrap(), self.waiting.len()));
@@ -209,8 +222,8 @@ impl Model {
                 let fits = used + memory(function) <= MEMORY && existing < SANDBOXES as usize;
                 assert!(!fits, "room was overlooked");
                 let leaving: u64 = self.leaving.iter().map(|one| memory(one.function)).sum();
-                let will_fit = used - leaving + memory(function) <= MEMORY
-                    && existing - self.leaving.len() < SANDBOXES as usize;
+                let will_fit =
+                    used - leaving + memory(function) <= MEMORY && existing - self.leaving.len() < SANDBOXES as usize;
                 assert!(will_fit || self.parked.is_empty(), "parked sandboxes stand in the way");
             }
             short = true;
@@ -221,7 +234,8 @@ impl Model {
     fn check_room_is_given_in_order(&self, who: usize) {
         for (other, ..) in self.waiting.iter().filter(|(other, ..)| *other < who) {
             let function = self.functions[*other];
-            let running = self.running.iter().filter(|one| one.function == function).count();
+            let running = self.running.iter().map(|one| one.function).chain(self.ending);
+            let running = running.filter(|one| *one == function).count();
             assert!(running > function, "room was given past one who waits for room");
         }
     }

@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn json_is_json_only_if_it_is() {
-        for content_type in [None, Some("application/json"), Some("Application/JSON; charset=utf-8"), Some("a/b+json")] {
+        for content_type in [None, Some("application/json"), Some("Application/JSON; charset=utf-8"), Some("a/b+json")]
+        {
             assert_eq!(kind(content_type, b"{\"a\": [1, null]}"), BodyKind::Json, "{content_type:?}");
             assert_eq!(kind(content_type, b"{\"a\": "), BodyKind::Base64, "{content_type:?}");
             assert_eq!(kind(content_type, b"\"\xff\""), BodyKind::Base64, "{content_type:?}");

@@ -8,6 +8,7 @@ use runlet_core::engine::{EngineError, NewInvocation, Reply};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::Manifest;
 use runlet_core::name::RevisionDigest;
+use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -15,12 +16,18 @@ use tokio::time::{Instant, timeout};
 use super::Shared;
 use super::job::Job;
 use super::record::record;
-use super::run::{Ended, RECORD_PATIENCE};
+use super::run::{Ended, Placed};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
 
 /// How long a call waits for a server that has just started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one who called waits for the end to go on record while the database is down.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an end is tried to be put on record for a call that may have a start.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 
 type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
@@ -52,10 +59,11 @@ impl Shared {
             content_type: new.content_type.clone(),
             manifest,
         };
-        let patience = job.manifest.limits.timeout.0;
-        let patience = new.deadline.map_or(patience, |deadline| {
-            (deadline - clock::now()).to_std().unwrap_or_default().min(patience)
-        });
+        let mut patience = job.manifest.limits.timeout.0;
+        if let Some(deadline) = new.deadline {
+            let left = (deadline - clock::now()).to_std().ok().filter(|left| !left.is_zero());
+            patience = left.ok_or_else(|| EngineError::Invalid("its deadline has passed".to_owned()))?.min(patience);
+        }
         let (turn, seat) = self.gate.acquire(job.want(), Some(Instant::now() + patience), true).await?;
         let (answer, reply) = oneshot::channel();
         self.tasks.spawn(Arc::clone(self).run_call(job, new, turn, seat, answer));
@@ -92,7 +100,14 @@ impl Shared {
         Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
     }
 
-    async fn run_call(self: Arc<Self>, job: Job, new: NewInvocation, turn: Turn<Handle>, seat: Seat<Handle>, answer: Answer) {
+    async fn run_call(
+        self: Arc<Self>,
+        job: Job,
+        new: NewInvocation,
+        turn: Turn<Handle>,
+        seat: Seat<Handle>,
+        answer: Answer,
+    ) {
         let live = self.registry.enter(job.invocation, job.execution, None);
         let start = CallStart {
             invocation: job.invocation,
@@ -104,10 +119,9 @@ impl Shared {
         // A sandbox may be made meanwhile; no code of the function runs before the start is on record.
         let (started, placed) = tokio::join!(self.ledger.start(start), self.place(&job, seat, &live));
         if let Err(error) = started {
-            if let Ok(placed) = placed {
-                self.unplace(&job, placed).await;
-            }
             let _ = answer.send(Err(error.into()));
+            drop((live, turn));
+            self.never_started(&job, placed).await;
             return;
         }
         let ended = match placed {
@@ -118,6 +132,18 @@ impl Shared {
         self.log_end(&job, &finish);
         self.answer(&job, finish, answer).await;
         self.bell.ring(job.invocation);
+    }
+
+    /// The start is not known to be on record. It may be all the same, if only the answer was lost: then it gets an end.
+    async fn never_started(&self, job: &Job, placed: Result<Placed, Outcome>) {
+        if let Ok(placed) = placed {
+            self.unplace(job, placed).await;
+        }
+        let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
+        let finish = Ended::before(outcome).finish(job, None);
+        if let Err(error) = record(&self.ledger, &finish, Some(CONFIRM_PATIENCE), &self.ended).await {
+            tracing::debug!(execution.id = %job.execution, %error, "whether the call is on record is not known");
+        }
     }
 
     /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
@@ -143,7 +169,9 @@ impl Shared {
     /// Whether the end that is on record is this one: it is when the answer to a first try was lost on its way.
     async fn is_on_record(&self, job: &Job, finish: &Finish) -> bool {
         let found = self.store.execution(&job.namespace, job.execution).await;
-        found.is_ok_and(|found| found.and_then(|execution| execution.outcome).is_some_and(|on_record| on_record.kind == finish.outcome.kind))
+        found.is_ok_and(|found| {
+            found.and_then(|execution| execution.outcome).is_some_and(|on_record| on_record.kind == finish.outcome.kind)
+        })
     }
 
     /// One line per execution.
@@ -166,11 +194,5 @@ impl Shared {
 
 fn reply(finish: Finish) -> Reply {
     let (result, content_type) = finish.result.unwrap_or((bytes::Bytes::new(), "application/json"));
-    Reply {
-        invocation: finish.invocation,
-        execution: finish.execution,
-        outcome: finish.outcome,
-        result,
-        content_type,
-    }
+    Reply { invocation: finish.invocation, execution: finish.execution, outcome: finish.outcome, result, content_type }
 }

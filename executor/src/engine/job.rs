@@ -87,7 +87,10 @@ impl Job {
                     Outcome::because(OutcomeKind::InitError, message)
                 };
                 let value = secrets.get(&self.namespace, secret).ok_or_else(|| {
-                    failed(&format!("is not there for namespace `{}`: add [secrets.{secret}] to the server's configuration", self.namespace))
+                    failed(&format!(
+                        "is not there for namespace `{}`: add [secrets.{secret}] to the server's configuration",
+                        self.namespace
+                    ))
                 })?;
                 let text = std::str::from_utf8(value.expose()).ok().filter(|text| !text.contains('\0'));
                 let text = text.ok_or_else(|| failed("is no text without NUL, which an environment cannot hold"))?;

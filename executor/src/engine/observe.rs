@@ -80,7 +80,9 @@ impl Shared {
             InvocationState::Held => "it is held until somebody lets it go".to_owned(),
             InvocationState::Queued => self.why_queued(&invocation).await?,
             InvocationState::Running => match self.registry.execution(id) {
-                Some(execution) => format!("its execution {execution} runs on this server, or waits there for a sandbox"),
+                Some(execution) => {
+                    format!("its execution {execution} runs on this server, or waits there for a sandbox")
+                }
                 None => "it runs on another server".to_owned(),
             },
             terminal => format!("it does not wait: it is {terminal}"),
@@ -99,7 +101,9 @@ impl Shared {
         } else if running >= max {
             format!("{running} executions of {} run on this server, which is its max_concurrency", function.1)
         } else if waiting > 0 {
-            format!("{sandboxes} sandboxes with {used} bytes of memory exist on this server, and {waiting} others wait for one")
+            format!(
+                "{sandboxes} sandboxes with {used} bytes of memory exist on this server, and {waiting} others wait for one"
+            )
         } else {
             "it is about to be claimed".to_owned()
         })

@@ -89,8 +89,14 @@ impl Registry {
     }
 
     /// Puts an execution into the registry. One that comes after the end of the server has begun is told to end at once.
-    pub(crate) fn enter(self: &Arc<Self>, invocation: InvocationId, execution: ExecutionId, fence: Option<i64>) -> Entry {
-        let live = Arc::new(Live { invocation, execution, fence, token: CancellationToken::new(), why: OnceLock::new() });
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        invocation: InvocationId,
+        execution: ExecutionId,
+        fence: Option<i64>,
+    ) -> Entry {
+        let live =
+            Arc::new(Live { invocation, execution, fence, token: CancellationToken::new(), why: OnceLock::new() });
         let mut inner = self.lock();
         if inner.stopping {
             live.end(Why::Stopping);

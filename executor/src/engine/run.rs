@@ -1,7 +1,6 @@
 //! One execution: a sandbox for it, its code, and what there is to say about its end.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use runlet_core::clock::{self, Timestamp};
@@ -154,7 +153,9 @@ impl Shared {
     pub(super) async fn unplace(&self, job: &Job, placed: Placed) {
         match placed {
             Placed::Warm(warm) => self.pool.park(warm, job.function_key(), job.sandbox_key()),
-            Placed::New { sandbox, room, .. } => drop(self.pool.bury(sandbox, room).await),
+            Placed::New { sandbox, room, .. } => {
+                self.pool.bury(sandbox, room).await;
+            }
         }
     }
 
@@ -164,8 +165,7 @@ impl Shared {
         let timeout = job.manifest.limits.timeout.0;
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
-        let mut sink =
-            LogSink::new(self.store.clone(), self.tasks.clone(), owner, self.options.max_log, deadline.at);
+        let mut sink = LogSink::new(self.store.clone(), self.tasks.clone(), owner, self.options.max_log, deadline.at);
         let ended = match placed {
             Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
             Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
@@ -237,6 +237,3 @@ impl Shared {
         running
     }
 }
-
-/// How long one who called waits for the end to go on record while the database is down.
-pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(5);

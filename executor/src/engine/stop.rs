@@ -27,7 +27,9 @@ impl LocalEngine {
         shared.registry.stop();
         shared.leases.release_all().await;
         if timeout(AFTER_KILL, shared.registry.empty()).await.is_err() {
-            tracing::error!("executions were killed and their end is not on record: they are declared lost at the next start");
+            tracing::error!(
+                "executions were killed and their end is not on record: they are declared lost at the next start"
+            );
         }
         shared.ended.cancel();
         shared.tasks.close();

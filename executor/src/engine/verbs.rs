@@ -97,7 +97,8 @@ impl Shared {
         let coming = i64::try_from(submission.invocations.len()).unwrap_or(i64::MAX);
         let waiting = self.backlog.waiting(&namespace).await?;
         if waiting.saturating_add(coming) > most {
-            let reason = format!("{waiting} invocations wait in namespace `{namespace}`, and {most} may; try again later");
+            let reason =
+                format!("{waiting} invocations wait in namespace `{namespace}`, and {most} may; try again later");
             return Err(EngineError::QueueFull(reason));
         }
         match self.store.accept(submission).await? {

@@ -167,7 +167,7 @@ impl Sandbox {
         let _ = match deadline {
             None => self.timer.unset(),
             Some(deadline) => {
-                let span = deadline.saturating_duration_since(clock()).min(Duration::from_secs(31_536_000));
+                let span = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(31_536_000));
                 self.timer.set(Expiration::OneShot(timer_span(span)), TimerSetTimeFlags::empty())
             }
         };
@@ -243,7 +243,7 @@ impl Sandbox {
     pub fn kill(&self) {
         if !self.shared.try_send(&ToShim::Kill) {
             // The shim does not take messages: the shared timer reaches it all the same.
-            self.arm(Some(clock()));
+            self.arm(Some(Instant::now()));
         }
     }
 
@@ -267,11 +267,6 @@ impl Drop for Sandbox {
             self.kill();
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "deadlines of the kernel's timers are relative to the monotonic clock")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 /// The pipes of a process: our ends, and theirs in the order of [`Spawn`].

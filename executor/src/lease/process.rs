@@ -50,12 +50,7 @@ pub(super) async fn follow(process: Process, sandbox: Arc<Sandbox>, stdin: Bytes
             let _ = pipe.write_all(&stdin).await;
         }
     };
-    let output = async {
-        tokio::join!(
-            pump(stdout, Stream::Stdout, &events),
-            pump(stderr, Stream::Stderr, &events)
-        )
-    };
+    let output = async { tokio::join!(pump(stdout, Stream::Stdout, &events), pump(stderr, Stream::Stderr, &events)) };
     let ended = {
         let mut output = pin!(output);
         let mut feed = pin!(feed);
@@ -97,14 +92,15 @@ async fn outcome(end: ProcessEnd, sandbox: &Sandbox) -> Outcome {
             Outcome::because(OutcomeKind::Oom, "the sandbox used more memory than its limit")
         }
         ProcessEnd::Signal(signal) => Outcome::signal(signal),
+        // Why it was ended comes before what had happened in it earlier.
         ProcessEnd::SandboxGone => match sandbox.gone(END_PATIENCE).await {
-            Some(end) if end.oom => Outcome::because(OutcomeKind::Oom, "the sandbox used more memory than its limit"),
-            Some(end) if end.cause == EndCause::Deadline => {
-                Outcome::because(OutcomeKind::Timeout, "the lease ended: renew it in time")
-            }
             Some(end) if end.cause == EndCause::Killed => {
                 Outcome::because(OutcomeKind::Cancelled, "the lease was released")
             }
+            Some(end) if end.cause == EndCause::Deadline => {
+                Outcome::because(OutcomeKind::Timeout, "the lease ended: renew it in time")
+            }
+            Some(end) if end.oom => Outcome::because(OutcomeKind::Oom, "the sandbox used more memory than its limit"),
             _ => Outcome::because(OutcomeKind::Lost, "the sandbox went away"),
         },
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use runlet_core::outcome::{ErrorDetail, Outcome, OutcomeKind};
+use runlet_core::unit::ByteSize;
 use runlet_runtimes::frame::{Frame, FrameError, Kind};
 use serde::Deserialize;
 
@@ -29,7 +30,7 @@ pub(super) enum Breach {
     Version(Vec<u64>),
     #[error("the runner closed fd 3 but did not end")]
     Closed,
-    #[error("the result is larger than {0} bytes: store it elsewhere and return where it is")]
+    #[error("the result is larger than {}: store it elsewhere and return where it is", ByteSize(*.0 as u64))]
     TooLarge(usize),
     #[error("the {0} is larger than 1 MiB, the most that fits into one frame")]
     OwnFrame(&'static str),

@@ -51,10 +51,11 @@ const fn states(kind: OutcomeKind) -> (&'static str, &'static str) {
 impl Finishes {
     /// Writes the ends of executions that have not ended and whose fence holds; returns those.
     ///
-    /// `held` locks the queue rows of claims that are still what the fence says; `ended` guards the state. All the rest follows `ended`.
+    /// `held` locks the queue rows of claims that are still what the fence says; `ended` guards the state (no outcome: `starting` or `running`). All the rest
+    /// follows `ended`.
     async fn end(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
         let columns = Columns::of(entries);
-        let ended = sqlx::query_scalar!(
+        let ended = sqlx::query!(
             r#"WITH entry AS (
                  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
                      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
@@ -65,7 +66,7 @@ impl Finishes {
                  SELECT q.invocation, e.retry AND e.outcome = 'lost' AND NOT q.cancelled AS wanted, q.attempt < $20 AS possible,
                      q.cancelled AND e.outcome = 'lost' AS cancelled
                  FROM queue q JOIN entry e ON e.invocation = q.invocation AND e.fence = q.fence
-                 WHERE q.invocation = ANY($2)
+                 WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM entry WHERE fence IS NOT NULL))
                  FOR UPDATE OF q
                ), ended AS (
                  UPDATE executions x
@@ -74,7 +75,7 @@ impl Finishes {
                      memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
                      finished_at = e.at
                  FROM entry e LEFT JOIN held h ON h.invocation = e.invocation
-                 WHERE x.id = e.execution AND x.id = ANY($1) AND x.state IN ('starting', 'running')
+                 WHERE x.id = e.execution AND x.outcome IS NULL
                    AND (e.fence IS NULL OR h.invocation IS NOT NULL)
                  RETURNING e.*, COALESCE(h.wanted AND h.possible, false) AS again, COALESCE(h.wanted AND NOT h.possible, false) AS exhausted,
                    COALESCE(h.cancelled, false) AS cancelled
@@ -83,25 +84,20 @@ impl Finishes {
                  SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END, outcome = d.outcome, detail = d.detail::jsonb,
                      result = d.result, result_type = d.result_type, dead_letter = d.exhausted,
                      finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
-                 FROM ended d WHERE i.id = d.invocation AND i.id = ANY($2)
+                 FROM ended d WHERE i.id = d.invocation
                ), requeued AS (
                  UPDATE queue q
                  SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL,
                      not_before = now() + make_interval(secs => power(2, q.attempt - 1) - 1)
-                 FROM ended d WHERE d.again AND q.invocation = d.invocation
+                 WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE again))
                ), gone AS (
-                 DELETE FROM queue q USING ended d WHERE d.fence IS NOT NULL AND NOT d.again AND q.invocation = d.invocation
+                 DELETE FROM queue q WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE fence IS NOT NULL AND NOT again))
                ), released AS (
                  UPDATE dedup_keys k SET released = true
-                 FROM ended d
-                 WHERE d.fence IS NOT NULL AND NOT d.again AND d.invocation_state <> 'succeeded' AND k.invocation = d.invocation
-               ), told AS (
-                 SELECT d.execution,
-                     CASE WHEN d.again THEN pg_notify('runlet', 'work') IS NULL
-                          WHEN d.fence IS NOT NULL THEN pg_notify('runlet', 'done:' || d.invocation) IS NULL END AS told
-                 FROM ended d
+                 WHERE k.invocation = ANY(ARRAY(
+                   SELECT invocation FROM ended WHERE fence IS NOT NULL AND NOT again AND invocation_state <> 'succeeded'))
                )
-               SELECT execution AS "execution!" FROM told WHERE told IS NOT TRUE"#,
+               SELECT execution AS "execution!", invocation AS "invocation!", again AS "again!", fence IS NOT NULL AS "queued!" FROM ended"#,
             &columns.executions,
             &columns.invocations,
             &columns.fences as &[Option<i64>],
@@ -123,9 +119,16 @@ impl Finishes {
             &columns.at,
             MAX_LOST,
         )
-        .fetch_all(self.0.pool())
+        .fetch_all(self.0.hot())
         .await?;
-        Ok(ended.into_iter().collect())
+        let done: Vec<Uuid> = ended.iter().filter(|row| row.queued && !row.again).map(|row| row.invocation).collect();
+        if !done.is_empty() {
+            self.0.tell_done(&done).await;
+        }
+        if ended.iter().any(|row| row.again) {
+            self.0.nudge().await;
+        }
+        Ok(ended.into_iter().map(|row| row.execution).collect())
     }
 }
 

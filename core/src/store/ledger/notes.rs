@@ -79,10 +79,14 @@ async fn write(store: &Store, batch: &[Running]) -> Result<(), StoreError> {
     let at: Vec<_> = batch.iter().map(|running| running.at).collect();
     // Rows that are being ended right now are passed over: to wait for them in another order than their writer's could be a deadlock.
     sqlx::query!(
-        "UPDATE executions x SET state = 'running', start_kind = n.start_kind, sandbox = n.sandbox, started_at = n.at
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) AS n (id, start_kind, sandbox, at)
-         WHERE x.id = n.id AND x.id IN (
-             SELECT id FROM executions WHERE id = ANY($1) AND state = 'starting' FOR NO KEY UPDATE SKIP LOCKED)",
+        "WITH due AS (
+           SELECT n.* FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) AS n (id, start_kind, sandbox, at)
+           JOIN executions x ON x.id = n.id
+           WHERE x.outcome IS NULL AND x.started_at IS NULL
+           FOR NO KEY UPDATE OF x SKIP LOCKED
+         )
+         UPDATE executions x SET state = 'running', start_kind = d.start_kind, sandbox = d.sandbox, started_at = d.at
+         FROM due d WHERE x.id = d.id",
         &ids,
         &starts as &[&str],
         &sandboxes as &[std::borrow::Cow<'_, str>],

@@ -11,12 +11,11 @@ use super::{PORT, PrivateOptions, ROLE, RunAs, become_user, failed};
 use crate::store::StoreError;
 
 /// Settings of the postmaster, on top of the defaults of its version.
-pub(super) const SETTINGS: [&str; 13] = [
+pub(super) const SETTINGS: [&str; 12] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=64",
     "shared_buffers=32MB",
-    "fsync=on",
     "jit=off",
     "max_parallel_workers_per_gather=0",
     "max_wal_size=1GB",

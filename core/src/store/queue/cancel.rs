@@ -43,7 +43,7 @@ impl Store {
 
     /// Ends waiting work whose deadline is over.
     pub(super) async fn expire_overdue(&self) -> Result<(), StoreError> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.hot().begin().await?;
         let overdue = sqlx::query_scalar!(
             "DELETE FROM queue WHERE invocation IN (
                  SELECT invocation FROM queue WHERE lease_until IS NULL AND deadline <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)

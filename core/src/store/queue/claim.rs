@@ -78,7 +78,7 @@ impl Store {
             &functions as &[&str],
             clock::now(),
         )
-        .fetch_all(self.pool())
+        .fetch_all(self.hot())
         .await?;
         rows.into_iter().map(Row::claimed).collect()
     }

@@ -1,9 +1,15 @@
 //! Wake-ups: what Postgres tells those who wait for work or for an end.
+//!
+//! Rare notifications are part of the transaction that they tell of. The frequent ones (work was accepted, work has ended) follow their
+//! commit: Postgres lets only one transaction that notifies commit at a time, and would wait for the disk while it holds that lock.
+//! One that gets lost with its server is made good by the poll that every waiting side does as well.
 
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::CHANNEL;
@@ -68,7 +74,53 @@ impl Wakeups {
     }
 }
 
+/// Tells servers that there is work: one notification under way, and at most one that waits behind it for all who came meanwhile.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Nudge {
+    waiting: AtomicBool,
+    turn: Mutex<()>,
+}
+
+/// Takes the mark off, even from a caller that went away while it waited.
+struct Unmark<'a>(&'a AtomicBool);
+
+impl Drop for Unmark<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Store {
+    /// Tells all servers that work was committed.
+    pub(in crate::store) async fn nudge(&self) {
+        let Nudge { waiting, turn } = &self.inner.nudge;
+        if waiting.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mark = Unmark(waiting);
+        let _turn = turn.lock().await;
+        // Off before the statement: who commits from here on may be too late for it, and sends another.
+        drop(mark);
+        self.told(
+            sqlx::query_scalar!("SELECT pg_notify('runlet', 'work') IS NULL AS told").fetch_all(self.relaxed()).await,
+        );
+    }
+
+    /// Tells who waits for them that invocations are terminal.
+    pub(in crate::store) async fn tell_done(&self, invocations: &[Uuid]) {
+        let told = sqlx::query_scalar!(
+            "SELECT pg_notify('runlet', 'done:' || id) IS NULL AS told FROM unnest($1::uuid[]) AS id",
+            invocations,
+        );
+        self.told(told.fetch_all(self.relaxed()).await);
+    }
+
+    fn told<T>(&self, result: Result<T, sqlx::Error>) {
+        if let Err(error) = result {
+            tracing::debug!(error = %error, server = self.inner.server, "a notification was not sent; the next poll makes it good");
+        }
+    }
+
     /// Opens the LISTEN connection. Whoever asks the database afterwards misses nothing.
     ///
     /// # Errors
