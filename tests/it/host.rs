@@ -230,9 +230,14 @@ impl TestHost {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
 
+    /// The data of the private Postgres.
+    pub(crate) fn postgres_dir(&self) -> PathBuf {
+        find(&self.data_dir(), "postmaster.pid").expect("the private Postgres runs")
+    }
+
     /// Lines of a query on the private Postgres, asked as the user that owns it.
     pub(crate) fn psql(&self, query: &str) -> String {
-        let socket = find_socket(&self.data_dir()).expect("the private Postgres runs");
+        let socket = find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs");
         let output = Command::new("setpriv")
             .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "psql", "-X", "-q", "-A", "-t", "-h"])
             .arg(&socket)
@@ -289,18 +294,15 @@ pub(crate) fn runlet() -> Command {
     command
 }
 
-/// The directory of the private Postgres' socket.
-fn find_socket(dir: &Path) -> Option<PathBuf> {
+/// The directory below `dir` that holds a file of that name.
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_name() == ".s.PGSQL.5432" {
-                return Some(dir);
-            }
-            if entry.path().is_dir() {
-                dirs.push(entry.path());
-            }
+        if dir.join(name).exists() {
+            return Some(dir);
         }
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        dirs.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
     }
     None
 }

@@ -42,6 +42,17 @@ fn proc_text(pid: u32, file: &str) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
+/// The children of a process, with their names.
+pub(crate) fn children(of: u32) -> Vec<(u32, String)> {
+    let mine = pids().into_iter().filter(|pid| parent(*pid) == Some(of));
+    mine.map(|pid| (pid, proc_text(pid, "comm").trim().to_owned())).collect()
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|(parent, ..)| parent)
+}
+
 /// Network namespaces that any process is in, and those that a mount keeps.
 pub(crate) fn network_namespaces() -> BTreeSet<String> {
     let of_process = |pid| Some(std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()?.to_string_lossy().into_owned());
@@ -111,7 +122,7 @@ impl Traces {
             std::fs::read_dir(root).expect("cgroups are mounted").filter_map(|entry| Some(entry.ok()?.path()));
         let parents =
             hierarchies.filter(|path| path.is_dir()).chain([root.to_owned()]).map(|path| path.join(&self.cgroup));
-        parents.flat_map(|parent| children(&parent)).collect()
+        parents.flat_map(|parent| directories(&parent)).collect()
     }
 
     /// Mounts of it in this mount namespace.
@@ -158,7 +169,7 @@ impl Traces {
     }
 }
 
-fn children(parent: &Path) -> Vec<PathBuf> {
+fn directories(parent: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
 }

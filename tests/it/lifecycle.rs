@@ -89,7 +89,7 @@ fn kill_9_leaves_no_postgres_and_the_next_start_reconciles() {
     host.in_state(&retried, "running");
     host.in_state(&failed, "running");
     let lost = host.invocation(&retried)["executions"][0].as_str().expect("an id").to_owned();
-    let postgres = std::fs::read_to_string(postmaster(&host)).expect("it runs");
+    let postgres = std::fs::read_to_string(host.postgres_dir().join("postmaster.pid")).expect("it runs");
     let postgres: u32 = postgres.lines().next().and_then(|line| line.parse().ok()).expect("a pid");
     host.kill9();
     until("the private Postgres is gone", secs(5), || !std::path::Path::new(&format!("/proc/{postgres}")).exists());
@@ -100,20 +100,6 @@ fn kill_9_leaves_no_postgres_and_the_next_start_reconciles() {
     let settled = host.settled(&failed);
     assert_eq!((&settled["state"], &settled["outcome"]["kind"]), (&json!("failed"), &json!("lost")), "{settled}");
     host.finish();
-}
-
-fn postmaster(host: &TestHost) -> std::path::PathBuf {
-    let mut dirs = vec![host.data_dir()];
-    while let Some(dir) = dirs.pop() {
-        let file = dir.join("postmaster.pid");
-        if file.exists() {
-            return file;
-        }
-        dirs.extend(
-            std::fs::read_dir(&dir).expect("it is readable").flatten().map(|e| e.path()).filter(|path| path.is_dir()),
-        );
-    }
-    panic!("no postmaster.pid below {}", host.data_dir().display());
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod asynchronous;
 mod cli;
 mod crash;
 mod deploy;
+mod faults;
 mod lifecycle;
 mod limits;
 mod outcomes;

@@ -204,7 +204,8 @@ fn launch(cluster: &Cluster, user: RunAs) -> Result<Child, NotUp> {
     up.map(|()| child)
 }
 
-/// The user (the standard library drops root's other groups with it), a directory it may be in, and an environment that says nothing about other databases.
+/// The user (the standard library drops root's other groups with it), a directory it may be in, and an environment that says
+/// nothing about other databases.
 fn become_user(command: &mut Command, user: RunAs) {
     if Uid::effective().is_root() {
         command.uid(user.uid).gid(user.gid);

@@ -51,53 +51,10 @@ const fn states(kind: OutcomeKind) -> (&'static str, &'static str) {
 impl Finishes {
     /// Writes the ends of executions that have not ended and whose fence holds; returns those.
     ///
-    /// `held` locks the queue rows of claims that are still what the fence says; `ended` guards the state (no outcome: `starting` or `running`). All the rest
-    /// follows `ended`.
     async fn end(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
         let columns = Columns::of(entries);
-        let ended = sqlx::query!(
-            r#"WITH entry AS (
-                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
-                     $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
-                     $17::bigint[], $18::boolean[], $19::timestamptz[])
-                   AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
-                     started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, retry, at)
-               ), held AS (
-                 SELECT q.invocation, e.retry AND e.outcome = 'lost' AND NOT q.cancelled AS wanted, q.attempt < $20 AS possible,
-                     q.cancelled AND e.outcome = 'lost' AS cancelled
-                 FROM queue q JOIN entry e ON e.invocation = q.invocation AND e.fence = q.fence
-                 WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM entry WHERE fence IS NOT NULL))
-                 FOR UPDATE OF q
-               ), ended AS (
-                 UPDATE executions x
-                 SET state = e.state, outcome = e.outcome, detail = e.detail::jsonb, start_kind = COALESCE(e.start_kind, x.start_kind),
-                     sandbox = COALESCE(e.sandbox, x.sandbox), started_at = COALESCE(e.started_at, x.started_at), cpu_us = e.cpu_us,
-                     memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
-                     finished_at = e.at
-                 FROM entry e LEFT JOIN held h ON h.invocation = e.invocation
-                 WHERE x.id = e.execution AND x.outcome IS NULL
-                   AND (e.fence IS NULL OR h.invocation IS NOT NULL)
-                 RETURNING e.*, COALESCE(h.wanted AND h.possible, false) AS again, COALESCE(h.wanted AND NOT h.possible, false) AS exhausted,
-                   COALESCE(h.cancelled, false) AS cancelled
-               ), closed AS (
-                 UPDATE invocations i
-                 SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END, outcome = d.outcome, detail = d.detail::jsonb,
-                     result = d.result, result_type = d.result_type, dead_letter = d.exhausted,
-                     finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
-                 FROM ended d WHERE i.id = d.invocation
-               ), requeued AS (
-                 UPDATE queue q
-                 SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL,
-                     not_before = now() + make_interval(secs => power(2, q.attempt - 1) - 1)
-                 WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE again))
-               ), gone AS (
-                 DELETE FROM queue q WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE fence IS NOT NULL AND NOT again))
-               ), released AS (
-                 UPDATE dedup_keys k SET released = true
-                 WHERE k.invocation = ANY(ARRAY(
-                   SELECT invocation FROM ended WHERE fence IS NOT NULL AND NOT again AND invocation_state <> 'succeeded'))
-               )
-               SELECT execution AS "execution!", invocation AS "invocation!", again AS "again!", fence IS NOT NULL AS "queued!" FROM ended"#,
+        let ended = sqlx::query_file!(
+            "src/store/ledger/finish.sql",
             &columns.executions,
             &columns.invocations,
             &columns.fences as &[Option<i64>],
