@@ -12,15 +12,23 @@ server=''
 
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
 say() { printf '\n%s%s%s %s\n' "$bold" "$1" "$plain" "${*:2}"; }
-# What was run, then what it said, set off from our own words.
+# A command as one would type it, before what it says.
+typed() {
+    local line='' word
+    for word in "$@"; do
+        case $word in *[!A-Za-z0-9_./:=-]*) line+=" '$word'" ;; *) line+=" $word" ;; esac
+    done
+    printf '  %s$%s%s\n' "$dim" "$line" "$plain"
+}
 show() {
-    printf '  %s$ runlet %s%s\n' "$dim" "$*" "$plain"
+    typed runlet "$@"
     runlet "$@" 2>&1 | sed 's/^/  /'
 }
 
 stop() {
     trap '' INT TERM HUP
-    [ -z "$server" ] || { kill -TERM "$server" 2>/dev/null && wait "$server"; } || true
+    [ -z "$server" ] || { kill -TERM "$server" 2>/dev/null && wait "$server" && printf '\nStopped.\n'; } || true
+    server=''
 }
 
 build() {
@@ -78,7 +86,7 @@ for example in examples/*/function.toml; do show deploy "$(dirname "$example")";
 
 say "2. GitHub sends a push, signed with the webhook's secret"
 push=tests/fixtures/webhooks/github/push.json
-printf '  %s$ tests/github_push.py %s/hooks/gh %s %s%s\n' "$dim" "$url" "$secret" "$push" "$plain"
+typed tests/github_push.py "$url/hooks/gh" "$secret" "$push"
 answer=$(/usr/bin/python3 tests/github_push.py "$url/hooks/gh" "$secret" "$push")
 printf '  %s\n' "$answer"
 delivery=$(pick delivery <<<"$answer")

@@ -37,7 +37,7 @@ impl<T> Clone for Admission<T> {
 }
 
 /// Why nobody may start.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// It can never start here.
     #[error(

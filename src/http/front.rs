@@ -53,10 +53,10 @@ pub(crate) async fn pass(ids: &RequestIds, method: Method, answer: impl Future<O
     }
     let route = response.extensions().get::<RoutePattern>().map_or("none", |route| route.0);
     let status = response.status().as_u16();
-    let duration_ms = begin.elapsed().as_micros() as f64 / 1e3;
+    let duration_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::info!(
         target: "runlet::access",
-        { request.id = %id, http.method = %method, http.route = route, http.status = status, duration_ms },
+        { request.id = %id, http.method = %method, http.route = route, http.status = status, duration_us },
         "answered"
     );
     response

@@ -105,3 +105,27 @@ fn many_at_once_are_all_done() {
     }
     host.finish();
 }
+
+#[test]
+fn work_beyond_a_functions_limit_waits_in_the_queue_unclaimed() {
+    let mut host = TestHost::start();
+    host.python("f", "max_concurrency = 2\n", CODE);
+    let ids: Vec<String> = (0..30).map(|n| host.submit("f", &json!({"sleep": 0.3, "n": n}))).collect();
+    let begun = |state: &str| {
+        let list = host.get(&format!("/v1/executions?state={state}&limit=1000"));
+        list["executions"].as_array().map_or(0, Vec::len)
+    };
+    super::wait::until("the first ones are done", secs(30), || {
+        let begun = begun("starting") + begun("running");
+        assert!(begun <= 4, "{begun} executions are begun where 2 may run: what cannot start yet stays in the queue");
+        super::calls::is_terminal(&host.invocation(&ids[5]))
+    });
+    // So a crash costs an attempt to those that ran, and to no other.
+    host.kill9();
+    host.restart();
+    let settled: Vec<_> = ids.iter().map(|id| host.settled(id)).collect();
+    assert!(settled.iter().all(|one| one["state"] == "succeeded"));
+    let repeated = settled.iter().filter(|one| one["attempts"] != 1).count();
+    assert!(repeated <= 4, "{repeated} were begun again");
+    host.finish();
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::host::TestHost;
-use super::wait::{secs, until};
+use super::wait::secs;
 
 const PROBE: &str = include_str!("../security/probe.py");
 const SYSCALLS: &str = include_str!("../security/syscalls.py");

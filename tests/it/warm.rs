@@ -75,6 +75,7 @@ fn a_warm_sandbox_that_died_while_idle_is_replaced_without_an_error() {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
+    host.traces.wait_no_sandbox(secs(5));
     for _ in 0..3 {
         let answer = host.call("f", &json!(null)).expect(200);
         assert_ne!(execution_id(&first), execution_id(&answer));

@@ -1,8 +1,12 @@
 //! Synchronous calls.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
+use futures_util::poll;
 use runlet_core::clock;
 use runlet_core::engine::{EngineError, NewInvocation, Reply};
 use runlet_core::id::{ExecutionId, InvocationId};
@@ -16,7 +20,8 @@ use tokio::time::{Instant, timeout};
 use super::Shared;
 use super::job::Job;
 use super::record::record;
-use super::run::{Ended, Placed};
+use super::registry::Live;
+use super::run::{Ended, Placed, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
 
@@ -30,6 +35,19 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 
 type Answer = oneshot::Sender<Result<Reply, EngineError>>;
+
+/// A turn and a place for it.
+type Seated = (Turn<Handle>, Seat<Handle>);
+
+/// The wait for them: asked once before anything is on record.
+type Admission = Pin<Box<MaybeDone<BoxFuture<'static, Result<Seated, Refused>>>>>;
+
+/// A call that was on record and got no turn.
+struct Unseated {
+    outcome: Outcome,
+    /// What its caller is told instead of the outcome.
+    told: Option<EngineError>,
+}
 
 impl From<Refused> for EngineError {
     fn from(refused: Refused) -> Self {
@@ -64,9 +82,15 @@ impl Shared {
             let left = (deadline - clock::now()).to_std().ok().filter(|left| !left.is_zero());
             patience = left.ok_or_else(|| EngineError::Invalid("its deadline has passed".to_owned()))?.min(patience);
         }
-        let (turn, seat) = self.gate.acquire(job.want(), Some(Instant::now() + patience), true).await?;
+        let (want, until, shared) = (job.want(), Instant::now() + patience, Arc::clone(self));
+        let mut admission: Admission = Box::pin(maybe_done(async move { shared.gate.acquire(want, Some(until), true).await }.boxed()));
+        // A call that is refused at once leaves no trace; any other is on record while it waits for its turn.
+        let _ = poll!(&mut admission);
+        if let Some(Err(refused)) = admission.as_mut().output_mut() {
+            return Err(refused.clone().into());
+        }
         let (answer, reply) = oneshot::channel();
-        self.tasks.spawn(Arc::clone(self).run_call(job, new, turn, seat, answer));
+        self.tasks.spawn(Arc::clone(self).run_call(job, new, admission, answer));
         // Only a panic leaves no answer.
         reply.await.unwrap_or_else(|_| Err(EngineError::SandboxLost("the execution was cut off by a fault".to_owned())))
     }
@@ -100,14 +124,7 @@ impl Shared {
         Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
     }
 
-    async fn run_call(
-        self: Arc<Self>,
-        job: Job,
-        new: NewInvocation,
-        turn: Turn<Handle>,
-        seat: Seat<Handle>,
-        answer: Answer,
-    ) {
+    async fn run_call(self: Arc<Self>, job: Job, new: NewInvocation, admission: Admission, mut answer: Answer) {
         let live = self.registry.enter(job.invocation, job.execution, None);
         let start = CallStart {
             invocation: job.invocation,
@@ -116,27 +133,50 @@ impl Shared {
             revision: job.revision.clone(),
             reset: job.manifest.reset,
         };
-        // A sandbox may be made meanwhile; no code of the function runs before the start is on record.
-        let (started, placed) = tokio::join!(self.ledger.start(start), self.place(&job, seat, &live));
+        // It waits for its turn and its sandbox is made while the start goes on record; no code of the function runs before it is.
+        let seated = async {
+            let (turn, seat) = self.turn(admission, &live, &mut answer).await?;
+            Ok((turn, self.place(&job, seat, &live).await))
+        };
+        let (started, seated) = tokio::join!(self.ledger.start(start), seated);
         if let Err(error) = started {
             let _ = answer.send(Err(error.into()));
-            drop((live, turn));
-            self.never_started(&job, placed).await;
+            drop(live);
+            self.never_started(&job, seated.ok().map(|(_, placed)| placed)).await;
             return;
         }
-        let ended = match placed {
-            Ok(placed) => self.execute(&job, placed, turn, &live).await,
-            Err(outcome) => Ended::before(outcome),
+        let (ended, refused) = match seated {
+            Ok((turn, Ok(placed))) => (self.execute(&job, placed, turn, &live).await, None),
+            Ok((_, Err(outcome))) => (Ended::before(outcome), None),
+            Err(Unseated { outcome, told }) => (Ended::before(outcome), told),
         };
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
-        self.answer(&job, finish, answer).await;
+        self.answer(&job, finish, refused, answer).await;
         self.bell.ring(job.invocation);
     }
 
+    /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.
+    async fn turn(&self, admission: Admission, live: &Live, answer: &mut Answer) -> Result<Seated, Unseated> {
+        let mut admission = admission;
+        let admitted = tokio::select! {
+            () = &mut admission => admission.as_mut().take_output(),
+            () = live.token.cancelled() => return Err(Unseated { outcome: ended_early(live), told: None }),
+            () = answer.closed() => {
+                let outcome = Outcome::because(OutcomeKind::Cancelled, "the caller went away before it had begun");
+                return Err(Unseated { outcome, told: None });
+            }
+        };
+        // `None` would be an output that was taken before.
+        admitted.unwrap_or(Err(Refused::Closed)).map_err(|refused| {
+            let outcome = Outcome::because(OutcomeKind::Cancelled, format!("{refused}; it was not run"));
+            Unseated { outcome, told: Some(refused.into()) }
+        })
+    }
+
     /// The start is not known to be on record. It may be all the same, if only the answer was lost: then it gets an end.
-    async fn never_started(&self, job: &Job, placed: Result<Placed, Outcome>) {
-        if let Ok(placed) = placed {
+    async fn never_started(&self, job: &Job, placed: Option<Result<Placed, Outcome>>) {
+        if let Some(Ok(placed)) = placed {
             self.unplace(job, placed).await;
         }
         let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
@@ -147,10 +187,13 @@ impl Shared {
     }
 
     /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
-    async fn answer(&self, job: &Job, finish: Finish, answer: Answer) {
+    /// One who was refused is told the reason instead of the outcome.
+    async fn answer(&self, job: &Job, finish: Finish, refused: Option<EngineError>, answer: Answer) {
         match record(&self.ledger, &finish, Some(RECORD_PATIENCE), &self.ended).await {
             Ok(written) => {
-                let said = if written || self.is_on_record(job, &finish).await {
+                let said = if let Some(refused) = refused {
+                    Err(refused)
+                } else if written || self.is_on_record(job, &finish).await {
                     Ok(reply(finish))
                 } else {
                     Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))

@@ -220,7 +220,7 @@ mod tests {
             "call 2",
             "Result frame whose body",
             "Error frame whose body",
-            "larger than 10 bytes",
+            "larger than 10B",
         ]) {
             assert!(case.contains(word), "{case:?} does not say {word:?}");
         }
