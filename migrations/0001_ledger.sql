@@ -109,26 +109,27 @@ CREATE SEQUENCE queue_fence;
 COMMENT ON SEQUENCE queue_fence IS 'Numbers of claims: a later claim has a higher one.';
 
 CREATE TABLE queue (
-    invocation  uuid PRIMARY KEY,
-    namespace   text NOT NULL,
-    function    text NOT NULL,
-    revision    text NOT NULL,
-    cause_kind  text NOT NULL,
-    reset       text NOT NULL CHECK (reset IN ('warm', 'fork', 'fresh')),
-    on_lost     text NOT NULL CHECK (on_lost IN ('retry', 'fail')),
-    priority    smallint NOT NULL,
-    not_before  timestamptz NOT NULL,
-    deadline    timestamptz,
-    attempt     integer NOT NULL DEFAULT 0,
-    cancelled   boolean NOT NULL DEFAULT false,
-    lease_until timestamptz,
-    server      text,
-    fence       bigint,
-    execution   uuid,
+    invocation      uuid PRIMARY KEY,
+    namespace       text NOT NULL,
+    function        text NOT NULL,
+    revision        text NOT NULL,
+    cause_kind      text NOT NULL,
+    reset           text NOT NULL CHECK (reset IN ('warm', 'fork', 'fresh')),
+    on_lost         text NOT NULL CHECK (on_lost IN ('retry', 'fail')),
+    max_concurrency integer NOT NULL CHECK (max_concurrency > 0),
+    memory          bigint NOT NULL CHECK (memory >= 0),
+    priority        smallint NOT NULL,
+    not_before      timestamptz NOT NULL,
+    deadline        timestamptz,
+    attempt         integer NOT NULL DEFAULT 0,
+    cancelled       boolean NOT NULL DEFAULT false,
+    lease_until     timestamptz,
+    server          text,
+    fence           bigint,
+    execution       uuid,
     CHECK (num_nonnulls(lease_until, server, fence, execution) IN (0, 4))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX queue_waiting ON queue (priority DESC, not_before, invocation) WHERE lease_until IS NULL;
-CREATE INDEX queue_waiting_of_function ON queue (namespace, function) WHERE lease_until IS NULL;
+CREATE INDEX queue_waiting ON queue (namespace, function, priority DESC, not_before, invocation) WHERE lease_until IS NULL;
 CREATE INDEX queue_deadline ON queue (deadline) WHERE deadline IS NOT NULL AND lease_until IS NULL;
 CREATE INDEX queue_leased ON queue (server, fence) WHERE lease_until IS NOT NULL;
 COMMENT ON TABLE queue IS 'Live asynchronous work; a row leaves it when its invocation is terminal.';
@@ -139,6 +140,8 @@ COMMENT ON COLUMN queue.revision IS 'The revision to run.';
 COMMENT ON COLUMN queue.cause_kind IS 'The door it came in by.';
 COMMENT ON COLUMN queue.reset IS 'Reset policy of the revision.';
 COMMENT ON COLUMN queue.on_lost IS 'What the revision wants done when an execution is lost.';
+COMMENT ON COLUMN queue.max_concurrency IS 'Of the revision: most executions of the function at a time on one server.';
+COMMENT ON COLUMN queue.memory IS 'Memory that a sandbox of the revision needs, bytes.';
 COMMENT ON COLUMN queue.priority IS 'Higher first; 0 is normal.';
 COMMENT ON COLUMN queue.not_before IS 'Not to be claimed before this moment.';
 COMMENT ON COLUMN queue.deadline IS 'Not to be started after this moment; NULL: no such bound.';
@@ -269,7 +272,7 @@ CREATE TABLE executions (
 ) PARTITION BY RANGE (id);
 CREATE INDEX ON executions (namespace, id);
 CREATE INDEX ON executions (namespace, function, id);
-CREATE INDEX ON executions (server) WHERE state IN ('starting', 'running');
+-- No index on state: the end of an execution must not touch an index (heap-only update).
 COMMENT ON TABLE executions IS 'Attempts at invocations; partitioned by the day of the id.';
 COMMENT ON COLUMN executions.id IS 'Id (exe_), a UUIDv7.';
 COMMENT ON COLUMN executions.invocation IS 'The invocation it is an attempt at.';
@@ -365,7 +368,9 @@ BEGIN
             day := first_day + n;
             part := parent || '_' || to_char(day, 'YYYYMMDD');
             CONTINUE WHEN to_regclass(quote_ident(part)) IS NOT NULL;
-            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
+            -- Rows are written once and ended once: room on their page lets the end stay on it.
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) WITH (fillfactor = %s)', part, parent,
+                CASE WHEN parent IN ('invocations', 'executions') THEN 60 ELSE 100 END);
             EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                 parent, part, runlet_day_start(day), runlet_day_start(day + 1));
             made := made + 1;

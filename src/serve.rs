@@ -122,7 +122,8 @@ fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: 
             Some(lifecycle::Postgres { options, running })
         }
     };
-    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2);
+    // Half of the cores: the sandboxes and the database need the rest, and every wake-up of another thread costs.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()

@@ -265,14 +265,14 @@ impl<T> Admission<T> {
         self.0.freed.notified().await;
     }
 
-    /// How many sandboxes of `memory` bytes could start now.
-    pub(crate) fn spare(&self, memory: u64) -> u32 {
-        self.0.lock().spare(memory)
+    /// How many sandboxes could start now, and the memory for them, bytes.
+    pub(crate) fn spare(&self) -> (u32, u64) {
+        self.0.lock().spare()
     }
 
-    /// The functions that run, or have waiting, as much as they may.
-    pub(crate) fn full(&self) -> Vec<FunctionKey> {
-        self.0.lock().full()
+    /// The turns that are taken or waited for, of each function that has such.
+    pub(crate) fn used(&self) -> Vec<(FunctionKey, u32)> {
+        self.0.lock().used()
     }
 
     /// Executions of the function that run.

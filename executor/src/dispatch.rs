@@ -5,90 +5,103 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use runlet_core::unit::ByteSize;
+use runlet_core::store::StoreError;
+use runlet_core::store::queue::Room;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
 
-use crate::engine::{InTransit, Shared, run_claim};
+use crate::engine::{Shared, run_claim};
 
 /// Most claims at a time.
 const MOST: u32 = 32;
 
-/// What a sandbox is expected to need, before the claim tells.
-const TYPICAL: u64 = ByteSize::mib(128).0;
+/// After a look in vain, what comes free does not cause another one for so long; twice as long after each further one.
+const IN_VAIN: Duration = Duration::from_millis(1);
 
-/// After a look in vain, what comes free does not cause another one for so long.
-const IN_VAIN: Duration = Duration::from_millis(50);
+/// How often that doubles at most.
+const DOUBLINGS: u32 = 6;
 
-/// What a look at the queue has left behind.
-enum Left {
-    /// Nothing that could be claimed.
+/// What a look at the queue has found.
+enum Found {
+    /// Nothing that is due.
     Nothing,
-    /// There may be more, once something is free; not to be looked for before this moment.
-    Maybe(Instant),
+    /// Work, as much as was asked for: there may be more that can start now.
+    Plenty,
+    /// Work, or no room to look for any: there may be more, once something is free.
+    Some,
+    /// Only what cannot start here now.
+    InVain,
 }
 
 /// Claims work until the engine stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut left = look(&shared).await;
-    loop {
+    let mut in_vain = 0;
+    while !shared.stopping.is_cancelled() {
+        let found = look(&shared).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not claim work");
+            Found::Nothing
+        });
+        let pause = match found {
+            Found::Plenty => continue,
+            Found::Nothing => None,
+            Found::Some => Some(Duration::ZERO),
+            Found::InVain => Some(IN_VAIN * 2_u32.pow(in_vain)),
+        };
+        in_vain = if matches!(found, Found::InVain) { DOUBLINGS.min(in_vain + 1) } else { 0 };
+        let from = Instant::now() + pause.unwrap_or_default();
         let freed = async {
-            match left {
-                Left::Maybe(from) => {
-                    sleep_until(from).await;
-                    shared.gate.freed().await;
-                }
-                Left::Nothing => std::future::pending().await,
+            if pause.is_none() {
+                std::future::pending::<()>().await;
             }
+            sleep_until(from).await;
+            shared.gate.freed().await;
         };
         tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = shared.stopping.cancelled() => {}
             () = shared.nudge.notified() => {}
             () = freed => {}
             () = sleep(poll_interval()) => {}
         }
-        left = look(&shared).await;
     }
 }
 
 /// Claims as much as can start, and starts it.
-async fn look(shared: &Arc<Shared>) -> Left {
-    loop {
-        let limit = allowance(shared).min(MOST);
-        if limit == 0 || shared.stopping.is_cancelled() {
-            return Left::Maybe(Instant::now());
-        }
-        let full = shared.gate.full();
-        let options = &shared.options;
-        match shared.store.claim(&options.server, i64::from(limit), options.lease, &full).await {
-            Ok(claimed) => {
-                let got = claimed.len();
-                for claim in claimed {
-                    tracing::debug!(invocation.id = %claim.invocation, execution.id = %claim.execution, "claimed");
-                    let transit = InTransit::new(shared);
-                    shared.tasks.spawn(run_claim(Arc::clone(shared), claim, transit));
-                }
-                if got == 0 {
-                    return if full.is_empty() { Left::Nothing } else { Left::Maybe(Instant::now() + IN_VAIN) };
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not claim work");
-                return Left::Nothing;
-            }
-        }
+async fn look(shared: &Arc<Shared>) -> Result<Found, StoreError> {
+    let room = room(shared);
+    if room.executions == 0 {
+        return Ok(Found::Some);
     }
+    let options = &shared.options;
+    let claimed = shared.store.claim(&options.server, &room, options.lease).await?;
+    if claimed.is_empty() {
+        return Ok(if shared.store.work_is_due().await? { Found::InVain } else { Found::Nothing });
+    }
+    let plenty = claimed.len() >= room.executions as usize;
+    let transit = TaskTracker::new();
+    transit.close();
+    for claim in claimed {
+        tracing::debug!(invocation.id = %claim.invocation, execution.id = %claim.execution, "claimed");
+        shared.tasks.spawn(run_claim(Arc::clone(shared), claim, transit.token()));
+    }
+    // The gate counts what has come to it: only then is it known again what is free.
+    transit.wait().await;
+    Ok(if plenty { Found::Plenty } else { Found::Some })
 }
 
-/// How much may be claimed. At least one while this server holds no claim at all: calls that wait for room must not keep
-/// accepted work from ever getting in line.
-fn allowance(shared: &Shared) -> u32 {
-    let in_transit = shared.in_transit.load(Ordering::Relaxed);
-    let spare = shared.gate.spare(TYPICAL).saturating_sub(in_transit);
-    let idle = spare == 0 && in_transit == 0 && shared.registry.fences().is_empty();
-    spare.max(u32::from(idle))
+/// What may be claimed. While this server holds no claim at all one may get in line for memory: calls must not keep
+/// accepted work from that for ever.
+fn room(shared: &Shared) -> Room {
+    let (sandboxes, memory) = shared.gate.spare();
+    let idle = shared.registry.fences().is_empty();
+    Room {
+        executions: sandboxes.clamp(u32::from(idle), MOST),
+        memory,
+        total_memory: shared.gate.bounds().memory,
+        in_line: idle,
+        used: shared.gate.used(),
+    }
 }
 
 /// About a second, and not the same for all servers.

@@ -249,13 +249,15 @@ pub(crate) fn check(answer: Answer) -> Result<Answer, CliError> {
 pub(crate) fn outcome_lines(outcome: &Outcome) -> String {
     let mut text = format!("outcome: {}\n", words::outcome(outcome));
     if let Some(error) = &outcome.error {
-        for line in error.trace.iter().flat_map(|line| line.lines()) {
-            let _ = writeln!(text, "  {}", clean(line));
-        }
         // Where runlet itself tells what happened, the type is the outcome's own word.
         let kind = if error.kind == outcome.kind.as_str() { "" } else { error.kind.as_str() };
         let separator = if kind.is_empty() || error.message.is_empty() { "" } else { ": " };
-        for line in format!("{kind}{separator}{}", error.message).lines() {
+        let summary = format!("{kind}{separator}{}", error.message);
+        let trace: Vec<&str> = error.trace.iter().flat_map(|line| line.lines()).collect();
+        // Most tracebacks end with the error itself: it is not told twice.
+        let summary = summary.lines().collect::<Vec<_>>();
+        let rest = if trace.ends_with(&summary) { &[][..] } else { &summary[..] };
+        for line in trace.iter().chain(rest) {
             let _ = writeln!(text, "  {}", clean(line));
         }
     }

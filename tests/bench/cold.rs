@@ -60,7 +60,7 @@ fn starters(directory: &Path) -> Vec<Starter> {
         }
     }
     if on_path("bwrap") {
-        let argv = ["bwrap", "--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib64", "/lib64", "/usr/bin/true"];
+        let argv = ["bwrap", "--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "/usr/bin/true"];
         all.push(Starter::Command { name: "bwrap", argv: wrapped(&argv) });
     }
     all.push(Starter::Command { name: "the wrapper alone (unshare, sh, umount): part of the three above", argv: wrapped(&["/usr/bin/true"]) });

@@ -2,6 +2,14 @@
 //!
 //! Absolute figures move with the machine and its neighbours; the ratios inside one run are what counts.
 
+#![expect(clippy::print_stdout, reason = "tables are what it is for")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people"
+)]
+
 mod cold;
 mod load;
 mod process;
@@ -23,6 +31,7 @@ struct Scale {
 fn main() -> anyhow::Result<()> {
     let role = std::env::args().nth(1).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Cargo hands `--bench` to every benchmark.
     match role.as_str() {
         "reference" => runtime.block_on(reference::serve()),
         "rows" => runtime.block_on(webhook::commit_rows()),
@@ -40,12 +49,18 @@ fn main() -> anyhow::Result<()> {
 
 async fn all(scale: &Scale) -> anyhow::Result<()> {
     let server = under_test::Server::start().await?;
+    let measured = measure(&server, scale).await;
+    server.stop().await?;
+    measured
+}
+
+async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<()> {
     table::heading();
     let idle = server.memory()?;
-    warm::measure(&server, scale).await?;
-    cold::measure(&server, scale).await?;
-    webhook::measure(&server, scale).await?;
+    warm::measure(server, scale).await?;
+    cold::measure(server, scale).await?;
+    webhook::measure(server, scale).await?;
     table::memory("idle, before the first call", &idle);
-    table::memory("after all of the above, one warm python sandbox or more", &server.memory()?);
-    server.stop().await
+    table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
+    Ok(())
 }

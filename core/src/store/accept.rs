@@ -1,16 +1,18 @@
 //! Accepting asynchronous work: delivery, dedup keys, invocations and queue rows in one transaction.
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
-use super::text::{clean, count, json};
+use super::text::{clean, count, json, noun};
 use super::{Store, StoreError};
 use crate::clock::{self, Timestamp};
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
 use crate::id::{DeliveryId, InvocationId};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::unit::ByteSize;
 
 /// Longest key that is stored as it is; an index entry has a bound.
 const LONGEST_KEY: usize = 255;
@@ -20,6 +22,8 @@ struct Plan {
     revision: String,
     reset: String,
     on_lost: String,
+    max_concurrency: i32,
+    memory: Value,
 }
 
 impl Store {
@@ -77,7 +81,8 @@ fn as_seen(mut delivery: NewDelivery, accepted: &[Accepted]) -> NewDelivery {
 async fn plan(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Option<Plan>, StoreError> {
     let plan = sqlx::query_as!(
         Plan,
-        r#"SELECT r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!"
+        r#"SELECT r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
+               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!"
            FROM functions f
            JOIN revisions r ON r.namespace = f.namespace AND r.digest = COALESCE($3, f.revision) AND r.manifest ->> 'name' = f.name
            WHERE f.namespace = $1 AND f.name = $2"#,
@@ -174,14 +179,16 @@ async fn insert(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let content_type = invocation.content_type.as_deref().map(clean);
+    let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
     sqlx::query!(
         "WITH invocation AS (
            INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions,
                content_type, payload, payload_size, deadline, created_at)
            VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, 'queued', 0, '{}', $7, $8, $9, $10, $11)
          )
-         INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, priority, not_before, deadline)
-         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, now(), $10)",
+         INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory,
+             priority, not_before, deadline)
+         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, $15, $16, now(), $10)",
         id.uuid(),
         invocation.namespace.as_str(),
         invocation.function.as_str(),
@@ -195,6 +202,8 @@ async fn insert(
         now,
         plan.reset,
         plan.on_lost,
+        plan.max_concurrency,
+        count(memory.0),
         invocation.priority,
     )
     .execute(tx)

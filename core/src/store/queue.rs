@@ -28,6 +28,22 @@ pub const MAX_LOST: i32 = 5;
 /// Channel of all notifications.
 const CHANNEL: &str = "runlet";
 
+/// What a server could start now: the bound of a claim.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    /// Executions, of all functions together.
+    pub executions: u32,
+    /// Memory for them, bytes.
+    pub memory: u64,
+    /// Memory of all sandboxes of the server, bytes. Work that needs more can never start there: it takes none, for it is
+    /// claimed only to be told so.
+    pub total_memory: u64,
+    /// The best work may be claimed even if the memory does not suffice for it, so that it gets in line for it.
+    pub in_line: bool,
+    /// Turns of functions that are taken on this server, each function once; of those that are not named, none are.
+    pub used: Vec<((Namespace, FunctionName), u32)>,
+}
+
 /// Claimed work: an execution of it, state `starting`, is on record since the claim.
 #[derive(Debug, Clone)]
 pub struct Claimed {

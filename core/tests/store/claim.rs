@@ -6,7 +6,8 @@ use std::time::Duration;
 use runlet_core::execution::ExecutionState;
 use runlet_core::invocation::InvocationState;
 use runlet_core::outcome::{Outcome, OutcomeKind};
-use runlet_core::store::queue::MAX_LOST;
+use runlet_core::store::queue::{Claimed, MAX_LOST, Room};
+use runlet_core::unit::ByteSize;
 use tokio::task::JoinSet;
 
 use crate::host::*;
@@ -24,7 +25,7 @@ async fn two_servers_never_claim_the_same_work() {
         tasks.spawn(async move {
             let mut mine = Vec::new();
             loop {
-                let claimed = store.claim(server, 7, LEASE, &[]).await.unwrap();
+                let claimed = store.claim(server, &room(7), LEASE).await.unwrap();
                 if claimed.is_empty() {
                     return mine;
                 }
@@ -53,11 +54,42 @@ async fn the_best_work_comes_first_and_full_functions_are_passed_over() {
     let other = accept(&store, invocation("g")).await;
     assert_eq!(store.waiting_in(&ns()).await.unwrap(), 3);
 
-    let claimed = store.claim("one", 9, LEASE, &[(ns(), name("g"))]).await.unwrap();
+    let used = vec![((ns(), name("g")), 10)];
+    let claimed = store.claim("one", &Room { used, ..room(9) }, LEASE).await.unwrap();
     assert_eq!(claimed.iter().map(|claimed| claimed.invocation).collect::<Vec<_>>(), [urgent, low]);
     assert_eq!(claim_one(&store, "one").await.invocation, other);
-    assert!(store.claim("one", 0, LEASE, &[]).await.unwrap().is_empty());
+    assert!(store.claim("one", &room(0), LEASE).await.unwrap().is_empty());
     assert_eq!(store.waiting_in(&ns()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn no_more_is_claimed_than_can_start() {
+    let (_db, store) = db_with_function().await;
+    store.deploy(revision("two", "max_concurrency = 2\nmemory = \"64MiB\"\n")).await.unwrap();
+    for _ in 0..50 {
+        accept(&store, invocation("two")).await;
+    }
+    accept(&store, invocation("f")).await;
+    let functions =
+        |claimed: Vec<Claimed>| claimed.into_iter().map(|claimed| claimed.function.to_string()).collect::<Vec<_>>();
+    let claim = async |room: Room| functions(store.claim("one", &room, LEASE).await.unwrap());
+
+    // Memory for one and a half: the first, and then nothing goes past the second.
+    let memory = ByteSize::mib(96).0;
+    assert_eq!(claim(Room { memory, ..room(32) }).await, ["two"]);
+    assert_eq!(claim(Room { memory: 1, ..room(32) }).await, [""; 0]);
+    assert_eq!(claim(Room { memory: 1, total_memory: 1, ..room(1) }).await, ["two"], "it can never start");
+    assert_eq!(claim(Room { memory: 1, in_line: true, ..room(32) }).await, ["two"]);
+
+    // As many as have turns, and the backlog of one function does not keep the other waiting.
+    let used = vec![((ns(), name("two")), 1)];
+    assert_eq!(claim(Room { used, ..room(32) }).await, ["two", "f"]);
+    accept(&store, invocation("f")).await;
+    assert_eq!(claim(room(32)).await, ["two", "two", "f"]);
+    let used = vec![((ns(), name("two")), 2)];
+    assert!(claim(Room { used, ..room(32) }).await.is_empty() && store.work_is_due().await.unwrap());
+    // Turns are those of one server.
+    assert_eq!(store.claim("two", &room(32), LEASE).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -65,7 +97,7 @@ async fn an_old_fence_writes_nothing() {
     let (_db, store) = db_with_function().await;
     let (ledger, _tasks) = ledger(&store);
     let id = accept(&store, invocation("f")).await;
-    let old = store.claim("one", 1, Duration::ZERO, &[]).await.unwrap().remove(0);
+    let old = store.claim("one", &room(1), Duration::ZERO).await.unwrap().remove(0);
     let expired = store.reap_expired().await.unwrap();
     assert_eq!((expired.len(), expired[0].execution, expired[0].retried), (1, old.execution, true));
     assert!(store.reap_expired().await.unwrap().is_empty());
@@ -99,7 +131,7 @@ async fn what_kills_its_server_again_and_again_becomes_a_dead_letter() {
     for attempt in 1..=MAX_LOST {
         sqlx::query("UPDATE queue SET not_before = now()").execute(&db.sql).await.unwrap();
         // One by the lease, one by its own server's word.
-        let claimed = store.claim("one", 1, Duration::ZERO, &[]).await.unwrap().remove(0);
+        let claimed = store.claim("one", &room(1), Duration::ZERO).await.unwrap().remove(0);
         assert_eq!(claimed.attempt, attempt.unsigned_abs());
         if attempt % 2 == 0 {
             store.reap_expired().await.unwrap();
@@ -125,7 +157,7 @@ async fn at_boot_what_an_earlier_life_left_is_lost() {
     let (ledger, tasks) = ledger(&store);
     let again = accept(&store, invocation("f")).await;
     let once = accept(&store, keyed("once", "k")).await;
-    assert_eq!(store.claim("one", 2, LEASE, &[]).await.unwrap().len(), 2);
+    assert_eq!(store.claim("one", &room(2), LEASE).await.unwrap().len(), 2);
     let call = crate::ledger::call();
     ledger.start(call.clone()).await.unwrap();
     let foreign = accept(&store, invocation("f")).await;

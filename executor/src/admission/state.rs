@@ -49,7 +49,6 @@ pub(crate) struct Bounds {
 struct Load {
     running: u32,
     waiting: u32,
-    max: u32,
 }
 
 /// A sandbox that waits for its next execution.
@@ -167,10 +166,8 @@ impl<T, W> Book<T, W> {
         self.next += 1;
         let ticket = self.next;
         self.counted += u32::from(counted);
-        if let (Some((key, max)), false) = (&want.function, has_turn) {
-            let load = self.loads.entry(key.clone()).or_default();
-            load.waiting += 1;
-            load.max = *max;
+        if let (Some(key), false) = (want.key(), has_turn) {
+            self.loads.entry(key.clone()).or_default().waiting += 1;
         }
         let waiter = Waiter { ticket, want, has_turn, counted, answer };
         if has_turn {
@@ -264,22 +261,22 @@ impl<T, W> Book<T, W> {
         (self.evict_where(|_| true), answers)
     }
 
-    /// How many sandboxes of `memory` bytes could start now. None while somebody waits for room.
-    pub(super) fn spare(&self, memory: u64) -> u32 {
+    /// How many sandboxes could start now, and the memory for them, bytes. None while somebody waits for room.
+    pub(super) fn spare(&self) -> (u32, u64) {
         if self.short_of_room || self.closed {
-            return 0;
+            return (0, 0);
         }
-        let parked: u64 = self.parked.iter().map(|parked| parked.memory).sum();
-        let free = self.bounds.memory.saturating_sub(self.memory) + parked;
-        let by_memory = u32::try_from(free / memory.max(1)).unwrap_or(u32::MAX);
+        let memory: u64 = self.parked.iter().map(|parked| parked.memory).sum();
         let parked = u32::try_from(self.parked.len()).unwrap_or(u32::MAX);
-        by_memory.min(self.bounds.sandboxes.saturating_sub(self.sandboxes).saturating_add(parked))
+        (
+            self.bounds.sandboxes.saturating_sub(self.sandboxes).saturating_add(parked),
+            self.bounds.memory.saturating_sub(self.memory) + memory,
+        )
     }
 
-    /// The functions that run, or have waiting, as much as they may.
-    pub(super) fn full(&self) -> Vec<FunctionKey> {
-        let full = |load: &Load| load.running + load.waiting >= load.max;
-        self.loads.iter().filter(|(_, load)| full(load)).map(|(key, _)| key.clone()).collect()
+    /// The turns that are taken or waited for, of each function that has such.
+    pub(super) fn used(&self) -> Vec<(FunctionKey, u32)> {
+        self.loads.iter().map(|(key, load)| (key.clone(), load.running + load.waiting)).collect()
     }
 
     /// Executions of the function that run.
@@ -292,10 +289,8 @@ impl<T, W> Book<T, W> {
     }
 
     fn take_turn(&mut self, want: &Want) {
-        if let Some((key, max)) = &want.function {
-            let load = self.loads.entry(key.clone()).or_default();
-            load.running += 1;
-            load.max = *max;
+        if let Some(key) = want.key() {
+            self.loads.entry(key.clone()).or_default().running += 1;
         }
     }
 

@@ -305,7 +305,7 @@ async fn a_waiter_that_goes_away_leaves_nothing_behind() {
     assert_eq!(gate.usage(), (1, 1, 0));
     drop(held);
     assert_eq!(gate.usage(), (0, 0, 0));
-    assert!(gate.full().is_empty());
+    assert!(gate.used().is_empty());
 }
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
 use super::job::Job;
@@ -17,24 +17,9 @@ use super::run::{Ended, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
 
-/// Counts a claim that has not come to the gate yet, so that no more is claimed than can start.
-pub(crate) struct InTransit(Arc<Shared>);
-
-impl InTransit {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_transit.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for InTransit {
-    fn drop(&mut self) {
-        self.0.in_transit.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Runs claimed work to its end and puts that on record, under the fence of the claim.
-pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: InTransit) {
+/// Keeps `transit` until the work is at the gate, or never will be.
+pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: TaskTrackerToken) {
     let live = shared.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence));
     let manifest = shared.manifests.get(&claimed.namespace, &claimed.revision).await;
     let manifest = match manifest {
@@ -79,7 +64,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: In
 }
 
 impl Shared {
-    async fn run_job(&self, job: &Job, live: &Live, transit: InTransit) -> Ended {
+    async fn run_job(&self, job: &Job, live: &Live, transit: TaskTrackerToken) -> Ended {
         let (turn, seat) = match self.admit(job, live, transit).await {
             Ok(granted) => granted,
             Err(outcome) => return Ended::before(outcome),
@@ -91,7 +76,12 @@ impl Shared {
     }
 
     /// Waits for a turn and a place, for as long as it takes: the work is accepted.
-    async fn admit(&self, job: &Job, live: &Live, transit: InTransit) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+    async fn admit(
+        &self,
+        job: &Job,
+        live: &Live,
+        transit: TaskTrackerToken,
+    ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
         let mut granted = pin!(self.gate.acquire(job.want(), None, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.

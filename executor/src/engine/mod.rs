@@ -24,7 +24,6 @@ mod stop;
 mod verbs;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use runlet_core::store::Store;
 use runlet_core::store::ledger::Ledger;
@@ -42,7 +41,7 @@ use bell::Bell;
 use manifests::Manifests;
 use registry::Registry;
 
-pub(crate) use claim::{InTransit, run_claim};
+pub(crate) use claim::run_claim;
 pub use options::EngineOptions;
 
 /// The engine of one server.
@@ -61,8 +60,6 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Something may be ready to be claimed.
     pub(crate) nudge: Notify,
-    /// Claims that are ours and have not come to the gate yet.
-    pub(crate) in_transit: AtomicU32,
     /// No new work.
     pub(crate) stopping: CancellationToken,
     host: Host,
@@ -96,7 +93,6 @@ impl LocalEngine {
             leases: Leases::new(pool.clone(), tasks.clone()),
             registry: Arc::default(),
             nudge: Notify::new(),
-            in_transit: AtomicU32::new(0),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
             ready: watch::Sender::new(false),

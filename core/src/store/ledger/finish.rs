@@ -75,6 +75,10 @@ impl Finishes {
             &columns.retries,
             &columns.at,
             MAX_LOST,
+            least(&columns.executions),
+            greatest(&columns.executions),
+            least(&columns.invocations),
+            greatest(&columns.invocations),
         )
         .fetch_all(self.0.hot())
         .await?;
@@ -87,6 +91,14 @@ impl Finishes {
         }
         Ok(ended.into_iter().map(|row| row.execution).collect())
     }
+}
+
+fn least(ids: &[Uuid]) -> Uuid {
+    ids.iter().min().copied().unwrap_or_default()
+}
+
+fn greatest(ids: &[Uuid]) -> Uuid {
+    ids.iter().max().copied().unwrap_or_default()
 }
 
 /// The entries of a batch, column by column.

@@ -6,49 +6,63 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Claimed;
+use super::{Claimed, Room};
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
-use crate::store::text::noun;
+use crate::store::text::{count, noun};
 use crate::store::{Store, StoreError};
 
 impl Store {
-    /// Claims up to `limit` pieces of work that are due, best first, for `server`, until `lease` from now.
-    /// Functions in `full` (at their max_concurrency on this server) are passed over; work whose deadline is over expires.
-    /// Their invocations become `running`; a new execution row, state `starting`, is made for each.
+    /// Claims work that is due, best first, for `server`, until `lease` from now; never more than `room` lets start.
+    /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
+    /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
+    /// Work whose deadline is over expires.
+    /// The claimed invocations become `running`; a new execution row, state `starting`, is made for each.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn claim(
-        &self,
-        server: &str,
-        limit: i64,
-        lease: Duration,
-        full: &[(Namespace, FunctionName)],
-    ) -> Result<Vec<Claimed>, StoreError> {
+    pub async fn claim(&self, server: &str, room: &Room, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
         self.expire_overdue().await?;
-        let executions: Vec<Uuid> = (0..limit).map(|_| ExecutionId::new().uuid()).collect();
+        let executions: Vec<Uuid> = (0..room.executions).map(|_| ExecutionId::new().uuid()).collect();
         if executions.is_empty() {
             return Ok(Vec::new());
         }
-        let namespaces: Vec<&str> = full.iter().map(|(namespace, _)| namespace.as_str()).collect();
-        let functions: Vec<&str> = full.iter().map(|(_, function)| function.as_str()).collect();
+        let namespaces: Vec<&str> = room.used.iter().map(|((namespace, _), _)| namespace.as_str()).collect();
+        let functions: Vec<&str> = room.used.iter().map(|((_, function), _)| function.as_str()).collect();
+        let used: Vec<i32> = room.used.iter().map(|(_, used)| i32::try_from(*used).unwrap_or(i32::MAX)).collect();
         // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
         let rows = sqlx::query_file_as!(
             Row,
             "src/store/queue/claim.sql",
-            limit,
+            i64::from(room.executions),
             server,
             lease.as_secs_f64(),
             &executions,
             &namespaces as &[&str],
             &functions as &[&str],
+            &used,
+            count(room.memory),
+            room.in_line,
+            count(room.total_memory),
             clock::now(),
         )
         .fetch_all(self.hot())
         .await?;
         rows.into_iter().map(Row::claimed).collect()
+    }
+
+    /// Whether work is due that nobody has claimed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn work_is_due(&self) -> Result<bool, StoreError> {
+        let due = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM queue WHERE lease_until IS NULL AND not_before <= now()) AS "due!""#
+        )
+        .fetch_one(self.hot())
+        .await?;
+        Ok(due)
     }
 
     /// Extends the leases of claims that are still ours; returns the fences that are.

@@ -1,17 +1,52 @@
--- Claims what is due, best first: `due` locks it, `slot` deals out the execution ids that the caller made, `claimed` takes it out of the
--- waiting, `begun` and `taken` put it on record.
-WITH due AS (
-  SELECT q.invocation FROM queue q
-  WHERE q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
-    AND NOT EXISTS (SELECT FROM unnest($5::text[], $6::text[]) AS f (namespace, function)
-                    WHERE f.namespace = q.namespace AND f.function = q.function)
-  ORDER BY q.priority DESC, q.not_before, q.invocation
+-- Claims what is due and can start, best first. `named` finds the functions that have something waiting, one probe of the index each,
+-- so that the backlog of one costs nothing to the others; `head` has those that have a free turn, by the best work of each: only the
+-- first $1 of them can be dealt anything. `due` locks as much of each as it has turns, `turn` and `fitting` count through it, and `slot`
+-- deals out the execution ids that the caller made. `claimed` takes it out of the waiting, `begun` and `taken` put it on record.
+WITH RECURSIVE named AS (
+  (SELECT q.namespace, q.function FROM queue q WHERE q.lease_until IS NULL ORDER BY q.namespace, q.function LIMIT 1)
+  UNION ALL
+  SELECT next.namespace, next.function
+  FROM named n CROSS JOIN LATERAL (
+    SELECT q.namespace, q.function FROM queue q
+    WHERE q.lease_until IS NULL AND (q.namespace, q.function) > (n.namespace, n.function)
+    ORDER BY q.namespace, q.function LIMIT 1
+  ) next
+), head AS (
+  SELECT n.namespace, n.function, COALESCE(u.executions, 0) AS used, best.max_concurrency - COALESCE(u.executions, 0) AS turns
+  FROM named n
+  LEFT JOIN unnest($5::text[], $6::text[], $7::integer[]) AS u (namespace, function, executions)
+    ON u.namespace = n.namespace AND u.function = n.function
+  CROSS JOIN LATERAL (
+    SELECT q.max_concurrency, q.priority, q.not_before, q.invocation FROM queue q
+    WHERE q.namespace = n.namespace AND q.function = n.function
+      AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
+    ORDER BY q.priority DESC, q.not_before, q.invocation LIMIT 1
+  ) best
+  WHERE best.max_concurrency > COALESCE(u.executions, 0)
+  ORDER BY best.priority DESC, best.not_before, best.invocation
   LIMIT $1
-  FOR UPDATE OF q SKIP LOCKED
+), due AS (
+  SELECT d.*, h.used
+  FROM head h CROSS JOIN LATERAL (
+    SELECT q.invocation, q.namespace, q.function, q.max_concurrency, q.memory, q.priority, q.not_before FROM queue q
+    WHERE q.namespace = h.namespace AND q.function = h.function
+      AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
+    ORDER BY q.priority DESC, q.not_before, q.invocation
+    LIMIT least($1, h.turns)
+    FOR UPDATE OF q SKIP LOCKED
+  ) d
+), turn AS (
+  -- Revisions of a function may differ in their limit.
+  SELECT d.*, d.used + row_number() OVER (PARTITION BY namespace, function ORDER BY priority DESC, not_before, invocation) AS nth
+  FROM due d
+), fitting AS (
+  SELECT t.invocation, row_number() OVER best_first AS n, sum(CASE WHEN t.memory <= $10 THEN t.memory ELSE 0 END) OVER best_first AS memory
+  FROM turn t WHERE t.nth <= t.max_concurrency
+  WINDOW best_first AS (ORDER BY t.priority DESC, t.not_before, t.invocation)
 ), slot AS (
-  SELECT d.invocation, e.execution
-  FROM (SELECT invocation, row_number() OVER () AS n FROM due) d
-  JOIN unnest($4::uuid[]) WITH ORDINALITY AS e (execution, n) ON e.n = d.n
+  SELECT f.invocation, e.execution
+  FROM fitting f JOIN unnest($4::uuid[]) WITH ORDINALITY AS e (execution, n) ON e.n = f.n
+  WHERE f.memory <= $8::bigint OR (f.n = 1 AND $9)
 ), claimed AS (
   UPDATE queue q
   SET server = $2, lease_until = now() + make_interval(secs => $3), fence = nextval('queue_fence'),
@@ -20,7 +55,7 @@ WITH due AS (
   RETURNING q.*
 ), begun AS (
   INSERT INTO executions (id, invocation, namespace, function, revision, cause_kind, attempt, state, server, reset, created_at)
-  SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, 'starting', server, reset, $7
+  SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, 'starting', server, reset, $11
   FROM claimed
 ), taken AS (
   UPDATE invocations i

@@ -1,10 +1,11 @@
 //! Executions that nobody finishes: their server went away, or lost its claim.
 
+use chrono::TimeDelta;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Expired, MAX_LOST, cancel};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::store::text::detail;
@@ -82,10 +83,11 @@ impl Store {
         let now = clock::now();
         let calls = sqlx::query_scalar!(
             "UPDATE executions SET state = 'lost', outcome = 'lost', detail = $2::text::jsonb, finished_at = $3
-             WHERE server = $1 AND state IN ('starting', 'running') RETURNING invocation",
+             WHERE server = $1 AND state IN ('starting', 'running') AND id >= $4 RETURNING invocation",
             server,
             detail,
             now,
+            first_id(now - LONGEST),
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -101,6 +103,15 @@ impl Store {
         tx.commit().await?;
         Ok(calls.len() as u64)
     }
+}
+
+/// No execution runs longer than its timeout, which is a day at most: older rows need not be looked at.
+const LONGEST: TimeDelta = TimeDelta::days(2);
+
+/// The least id that is made at `moment`.
+fn first_id(moment: Timestamp) -> Uuid {
+    let millis = u128::try_from(moment.timestamp_millis()).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
 }
 
 const WENT_AWAY: &str = "the server went away while it ran";

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Builds what is measured with full optimisation, installs the references (Debian packages), runs the benchmarks, and keeps the
+# table in docs/verify/bench.md. RUNLET_BENCH_QUICK=1 runs a short version and keeps nothing.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+missing=()
+for program in runc crun bwrap; do
+    command -v "$program" >/dev/null || missing+=("${program/bwrap/bubblewrap}")
+done
+if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || {
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    } || echo "bench: could not install ${missing[*]}: these references are left out" >&2
+fi
+
+cargo build --release --locked --bin runlet >&2
+if [ -n "${RUNLET_BENCH_QUICK:-}" ]; then
+    exec cargo bench --locked --bench bench -q
+fi
+mkdir -p docs/verify
+table=$(mktemp)
+trap 'rm -f "$table"' EXIT
+cargo bench --locked --bench bench -q | tee "$table"
+cp "$table" docs/verify/bench.md
