@@ -122,8 +122,7 @@ fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: 
             Some(lifecycle::Postgres { options, running })
         }
     };
-    // Half of the cores: the sandboxes and the database need the rest, and every wake-up of another thread costs.
-    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()

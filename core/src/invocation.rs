@@ -24,15 +24,8 @@ pub enum InvocationState {
 
 impl InvocationState {
     /// Every state.
-    pub const ALL: [Self; 7] = [
-        Self::Held,
-        Self::Queued,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Held, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
 
     /// The word for it.
     #[must_use]

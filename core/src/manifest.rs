@@ -351,8 +351,12 @@ impl Check<'_> {
             return self.fail("handler", "name the handler: `module.function` for python, a file for exec");
         }
         self.env(&raw.env)?;
-        let triggers =
-            raw.trigger.into_iter().enumerate().map(|(nth, trigger)| self.trigger(nth, trigger)).collect::<Result<_, _>>()?;
+        let triggers = raw
+            .trigger
+            .into_iter()
+            .enumerate()
+            .map(|(nth, trigger)| self.trigger(nth, trigger))
+            .collect::<Result<_, _>>()?;
         Ok(Manifest {
             name: raw.name,
             runtime,
@@ -406,7 +410,9 @@ impl Check<'_> {
             (Some("fork"), _) => {
                 self.fail("reset", "\"fork\" is not available in this version; write \"warm\" or \"fresh\"")
             }
-            (Some(other), _) => self.fail("reset", format!("`{other}` is not a reset policy; write \"warm\" or \"fresh\"")),
+            (Some(other), _) => {
+                self.fail("reset", format!("`{other}` is not a reset policy; write \"warm\" or \"fresh\""))
+            }
         }
     }
 
@@ -492,9 +498,13 @@ impl Check<'_> {
             _ => return Err(fail("adapter", "write \"github\" or \"hmac\"")),
         };
         Ok(TriggerSpec::Webhook(WebhookTrigger {
-            path: raw.path.ok_or_else(|| fail("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}"))?,
+            path: raw
+                .path
+                .ok_or_else(|| fail("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}"))?,
             adapter,
-            secret: raw.secret.ok_or_else(|| fail("secret", "name the signing secret, as in the operator's [secrets]"))?,
+            secret: raw
+                .secret
+                .ok_or_else(|| fail("secret", "name the signing secret, as in the operator's [secrets]"))?,
             events: raw.events,
             branches: raw.branches,
         }))
@@ -562,22 +572,25 @@ mod tests {
 
     #[test]
     fn errors_name_line_key_and_remedy() {
-        insta::assert_snapshot!([
-            error("memroy = \"128MiB\"\n"),
-            error("memory = \"128MB\"\n"),
-            error("timeout = 10\n"),
-            error("timeout = \"10sec\"\n"),
-            error("memory = \"32MiB\"\n"),
-            error("reset = \"fork\"\n"),
-            error("cpu = 0\n"),
-            error("image = \"alpine\"\n"),
-            error("[env]\nRUNLET_X = \"1\"\n"),
-            error("[env]\nX = 3\n"),
-            error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
-            error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
-            error("[[trigger]]\ntype = \"cron\"\n"),
-            error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
-            error("= 3"),
-        ].join("\n"));
+        insta::assert_snapshot!(
+            [
+                error("memroy = \"128MiB\"\n"),
+                error("memory = \"128MB\"\n"),
+                error("timeout = 10\n"),
+                error("timeout = \"10sec\"\n"),
+                error("memory = \"32MiB\"\n"),
+                error("reset = \"fork\"\n"),
+                error("cpu = 0\n"),
+                error("image = \"alpine\"\n"),
+                error("[env]\nRUNLET_X = \"1\"\n"),
+                error("[env]\nX = 3\n"),
+                error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
+                error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\n"),
+                error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
+                error("= 3"),
+            ]
+            .join("\n")
+        );
     }
 }

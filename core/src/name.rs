@@ -13,7 +13,8 @@ pub struct BadName {
 }
 
 const DNS_LABEL: &str = "use 1 to 63 characters of a-z, 0-9 and -, neither first nor last a -";
-const PATH: &str = "use 1 to 8 segments of a-z, 0-9, -, _ and . joined by /, at most 200 characters, no segment `.` or `..`";
+const PATH: &str =
+    "use 1 to 8 segments of a-z, 0-9, -, _ and . joined by /, at most 200 characters, no segment `.` or `..`";
 const DIGEST: &str = "use `sha256:` and 64 characters of 0-9 a-f";
 
 fn dns_label(text: &str) -> bool {

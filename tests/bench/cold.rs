@@ -60,10 +60,26 @@ fn starters(directory: &Path) -> Vec<Starter> {
         }
     }
     if on_path("bwrap") {
-        let argv = ["bwrap", "--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "/usr/bin/true"];
+        let argv = [
+            "bwrap",
+            "--unshare-all",
+            "--ro-bind",
+            "/usr",
+            "/usr",
+            "--symlink",
+            "usr/lib",
+            "/lib",
+            "--symlink",
+            "usr/lib64",
+            "/lib64",
+            "/usr/bin/true",
+        ];
         all.push(Starter::Command { name: "bwrap", argv: wrapped(&argv) });
     }
-    all.push(Starter::Command { name: "the wrapper alone (unshare, sh, umount): part of the three above", argv: wrapped(&["/usr/bin/true"]) });
+    all.push(Starter::Command {
+        name: "the wrapper alone (unshare, sh, umount): part of the three above",
+        argv: wrapped(&["/usr/bin/true"]),
+    });
     all
 }
 
@@ -84,7 +100,8 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
                 Starter::Runlet => drop(target.once(&mut sender, round).await?),
                 Starter::Command { name, argv } => {
                     let id = format!("bench-{}-{round}", std::process::id());
-                    let argv: Vec<&str> = argv.iter().map(|part| if part == "ID" { id.as_str() } else { part }).collect();
+                    let argv: Vec<&str> =
+                        argv.iter().map(|part| if part == "ID" { id.as_str() } else { part }).collect();
                     let mut command = Command::new(argv[0]);
                     let status = command.args(&argv[1..]).stdin(std::process::Stdio::null()).status().await?;
                     anyhow::ensure!(status.success(), "{name}: {status}");

@@ -15,7 +15,8 @@ use crate::table::{self, median};
 use crate::under_test::Server;
 
 /// 100 bytes of JSON.
-const EVENT: &str = r#"{"repository":"octo/hello","ref":"refs/heads/main","commits":[{"id":"0123456789abcdef","n":1}],"x":1}"#;
+const EVENT: &str =
+    r#"{"repository":"octo/hello","ref":"refs/heads/main","commits":[{"id":"0123456789abcdef","n":1}],"x":1}"#;
 
 async fn reference() -> anyhow::Result<(Child, Target)> {
     let mut child = Command::new(std::env::current_exe()?)

@@ -46,9 +46,11 @@ pub(crate) async fn commit_rows() -> anyhow::Result<()> {
         .username(&std::env::var("PGUSER")?)
         .database("postgres");
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(connections).connect_with(options).await?;
-    sqlx::query("CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, body bytea, at timestamptz DEFAULT now())")
-        .execute(&pool)
-        .await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, body bytea, at timestamptz DEFAULT now())",
+    )
+    .execute(&pool)
+    .await?;
     let mut tasks = tokio::task::JoinSet::new();
     let start = Instant::now();
     for _ in 0..connections {

@@ -83,7 +83,8 @@ impl Shared {
             patience = left.ok_or_else(|| EngineError::Invalid("its deadline has passed".to_owned()))?.min(patience);
         }
         let (want, until, shared) = (job.want(), Instant::now() + patience, Arc::clone(self));
-        let mut admission: Admission = Box::pin(maybe_done(async move { shared.gate.acquire(want, Some(until), true).await }.boxed()));
+        let mut admission: Admission =
+            Box::pin(maybe_done(async move { shared.gate.acquire(want, Some(until), true).await }.boxed()));
         // A call that is refused at once leaves no trace; any other is on record while it waits for its turn.
         let _ = poll!(&mut admission);
         if let Some(Err(refused)) = admission.as_mut().output_mut() {
