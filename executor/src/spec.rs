@@ -33,7 +33,8 @@ const MASKED: [&str; 9] = [
     "/proc/timer_list",
     "/proc/timer_stats",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Parts that may be read and not written; devices work all the same.
+const READ_ONLY: [&str; 6] = ["/dev", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What a spec is made from.
 #[derive(Debug)]

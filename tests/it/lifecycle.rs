@@ -39,6 +39,25 @@ fn the_server_gives_up_its_privileges() {
 }
 
 #[test]
+fn without_seccomp_it_does_not_start() {
+    let mut host = TestHost::start();
+    assert!(host.stop().success());
+    let serve = host.serve_command();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/security/no_seccomp.py");
+    let output = Command::new("/usr/bin/python3")
+        .arg(script)
+        .arg(serve.get_program())
+        .args(serve.get_args())
+        .envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .expect("python3 is there");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("does not load the seccomp filter"), "{told}");
+    host.finish();
+}
+
+#[test]
 fn a_soft_stop_lets_running_calls_end() {
     let mut host = TestHost::start();
     host.python("f", "", SLEEP);
