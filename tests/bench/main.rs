@@ -34,13 +34,12 @@ fn main() -> anyhow::Result<()> {
     // Cargo hands `--bench` to every benchmark.
     match role.as_str() {
         "reference" => runtime.block_on(reference::serve()),
-        "rows" => runtime.block_on(webhook::commit_rows()),
         _ => {
             let quick = std::env::var_os("RUNLET_BENCH_QUICK").is_some();
             let scale = if quick {
                 Scale { rounds: 2, span: Duration::from_millis(500), starts: 10 }
             } else {
-                Scale { rounds: 5, span: Duration::from_secs(2), starts: 40 }
+                Scale { rounds: 5, span: Duration::from_secs(1), starts: 40 }
             };
             runtime.block_on(all(&scale))
         }

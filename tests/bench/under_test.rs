@@ -1,6 +1,7 @@
 //! The server under test: the release binary on its embedded default, in directories of its own.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -52,10 +53,12 @@ impl Server {
         let directory = tempfile::Builder::new().prefix("runlet-bench-").tempdir_in("/var/tmp")?;
         open_up(directory.path())?;
         let data = directory.path().join("data");
-        std::fs::write(directory.path().join("secret"), SECRET)?;
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, SECRET)?;
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         let config = format!(
             "listen = \"127.0.0.1:0\"\nrun_dir = \"/run/runlet-bench\"\ncgroup_parent = \"/runlet-bench\"\nmax_queued = 1000000\nidle_timeout = \"10m\"\n[secrets.bench]\nfile = {:?}\nnamespaces = [\"default\"]\n",
-            directory.path().join("secret")
+            secret
         );
         std::fs::write(directory.path().join("config.toml"), config)?;
         let mut child = Command::new(&binary)
@@ -84,7 +87,6 @@ impl Server {
     }
 
     async fn deploy(&self, binary: &str, files: &[(&str, &str)]) -> anyhow::Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
         let source = tempfile::tempdir()?;
         for (name, text) in files {
             let path = source.path().join(name);
@@ -139,6 +141,5 @@ impl Server {
 }
 
 fn open_up(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hyper::StatusCode;
 use sha2::Sha256;
-use tokio::process::Command;
 
 use crate::Scale;
 use crate::load::Target;
@@ -35,17 +34,17 @@ fn target(server: &Server) -> anyhow::Result<Target> {
     })
 }
 
-/// Role `rows`, as the user of the private Postgres: inserts one row a commit over `c` connections, prints rows a second.
-pub(crate) async fn commit_rows() -> anyhow::Result<()> {
-    let mut args = std::env::args().skip(2);
-    let socket = args.next().context("the socket directory")?;
-    let connections: u32 = args.next().context("connections")?.parse()?;
-    let span = Duration::from_millis(args.next().context("milliseconds")?.parse()?);
-    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
-        .socket(socket)
-        .username(&std::env::var("PGUSER")?)
-        .database("postgres");
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(connections).connect_with(options).await?;
+/// Inserts one row a commit over `connections` connections into the server's own Postgres; rows a second.
+async fn rows(server: &Server, connections: usize, span: Duration) -> anyhow::Result<f64> {
+    let entries = std::fs::read_dir(server.data().join("postgres"))?.flatten();
+    let socket = entries
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
+        .context("the private Postgres's socket directory")?;
+    let options =
+        sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
+    let pool =
+        sqlx::postgres::PgPoolOptions::new().max_connections(u32::try_from(connections)?).connect_with(options).await?;
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, body bytea, at timestamptz DEFAULT now())",
     )
@@ -72,36 +71,9 @@ pub(crate) async fn commit_rows() -> anyhow::Result<()> {
     while let Some(done) = tasks.join_next().await {
         rows += done??;
     }
-    println!("{}", rows as f64 / start.elapsed().as_secs_f64());
-    Ok(())
-}
-
-async fn rows(server: &Server, connections: usize, span: Duration) -> anyhow::Result<f64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = std::fs::read_dir(server.data())?.flatten();
-    let socket = entries
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|kind| kind == "sock") && path.is_dir())
-        .context("the private Postgres's socket directory")?;
-    let owner = socket.metadata()?;
-    let user = nix::unistd::User::from_uid(owner.uid().into())?.context("its user")?.name;
-    // The benchmark's own binary may lie where only root can go: a copy is run.
-    let copy = server.data().join("bench-rows");
-    if !copy.exists() {
-        std::fs::copy(std::env::current_exe()?, &copy)?;
-    }
-    let output = Command::new(copy)
-        .arg("rows")
-        .arg(&socket)
-        .args([connections.to_string(), span.as_millis().to_string()])
-        .env("PGUSER", user)
-        .uid(owner.uid())
-        .gid(owner.gid())
-        .current_dir("/")
-        .output()
-        .await?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    let rate = rows as f64 / start.elapsed().as_secs_f64();
+    pool.close().await;
+    Ok(rate)
 }
 
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
