@@ -53,6 +53,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
     if live.why() == Some(Why::Disowned) {
         return;
     }
+    live.set_ending();
     let finish = ended.finish(&job, live.why());
     shared.log_end(&job, &finish);
     match record(&shared.ledger, &finish, None, &shared.ended).await {

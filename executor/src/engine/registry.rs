@@ -1,6 +1,7 @@
 //! The executions that this server runs now: to be found by those who want to end them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use runlet_core::id::{ExecutionId, InvocationId};
@@ -28,9 +29,16 @@ pub(crate) struct Live {
     /// Ends it.
     pub(crate) token: CancellationToken,
     why: OnceLock<Why>,
+    ending: AtomicBool,
 }
 
 impl Live {
+    /// Says that its end goes on record now. From here on the fence alone decides whether the claim is still ours: its row
+    /// in the queue goes away with the end, so a heartbeat that does not find it means nothing.
+    pub(crate) fn set_ending(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
     /// Ends it. The first reason counts.
     fn end(&self, why: Why) {
         let _ = self.why.set(why);
@@ -95,8 +103,14 @@ impl Registry {
         execution: ExecutionId,
         fence: Option<i64>,
     ) -> Entry {
-        let live =
-            Arc::new(Live { invocation, execution, fence, token: CancellationToken::new(), why: OnceLock::new() });
+        let live = Arc::new(Live {
+            invocation,
+            execution,
+            fence,
+            token: CancellationToken::new(),
+            why: OnceLock::new(),
+            ending: AtomicBool::new(false),
+        });
         let mut inner = self.lock();
         if inner.stopping {
             live.end(Why::Stopping);
@@ -114,7 +128,10 @@ impl Registry {
     /// Ends the executions whose claims have these fences, and writes nothing about them.
     pub(crate) fn disown(&self, fences: &[i64]) {
         let all: Vec<_> = self.lock().live.values().cloned().collect();
-        for live in all.into_iter().filter(|live| live.fence.is_some_and(|fence| fences.contains(&fence))) {
+        let lost = |live: &Arc<Live>| {
+            live.fence.is_some_and(|fence| fences.contains(&fence)) && !live.ending.load(Ordering::Acquire)
+        };
+        for live in all.into_iter().filter(lost) {
             tracing::warn!(invocation.id = %live.invocation, execution.id = %live.execution, "the claim is not ours any more: it is killed");
             live.end(Why::Disowned);
         }
