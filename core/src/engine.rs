@@ -246,9 +246,6 @@ pub enum EngineError {
     /// The ledger does not answer: nothing was accepted.
     #[error("the database does not answer")]
     StoreDown(#[source] crate::store::StoreError),
-    /// A verb that this engine does not have.
-    #[error("{0} is not available in this version")]
-    Unsupported(&'static str),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -260,7 +257,7 @@ impl EngineError {
     pub const fn code(&self) -> Code {
         match self {
             Self::NotFound { .. } => Code::NotFound,
-            Self::Invalid(_) | Self::Unsupported(_) => Code::Invalid,
+            Self::Invalid(_) => Code::Invalid,
             Self::Conflict(_) => Code::Conflict,
             Self::QueueFull(_) => Code::QueueFull,
             Self::SandboxLost(_) | Self::Stopping => Code::SandboxLost,

@@ -17,19 +17,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2, execve, pipe2, setsid};
 use oci_spec::runtime::Spec;
 use seccompiler::BpfProgram;
 
+use crate::children;
 use crate::host::sandbox::ProcessEnd;
 use crate::sys::{fds, process};
 use crate::wire::message::{Program, Spawn, ToInit};
 use crate::wire::{Received, Seqpacket};
-
-/// Descriptor of init's socket; everything above is closed.
-const SOCKET: i32 = 3;
 
 /// libcontainer's seam for "what runs in the container": our init, in place of an exec.
 #[derive(Clone)]
@@ -56,16 +54,12 @@ impl Executor for InitExecutor {
 
 /// The last steps from a forked runtime to a confined init.
 fn enter(filter: &BpfProgram, socket: i32) -> io::Result<Seqpacket> {
-    if socket != SOCKET {
-        dup2(socket, SOCKET)?;
-    }
-    fds::close_from(4)?;
-    let socket = fds::adopt_received(vec![SOCKET]).pop().ok_or_else(|| io::Error::other("no socket"))?;
+    let socket = Seqpacket::from_fd(fds::keep_only(socket)?);
     prctl::set_name(c"runlet-init")?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     prctl::set_dumpable(false)?;
     seccompiler::apply_filter(filter).map_err(io::Error::other)?;
-    Ok(Seqpacket::from_fd(socket))
+    Ok(socket)
 }
 
 struct Init {
@@ -76,10 +70,7 @@ struct Init {
 
 impl Init {
     fn new(socket: Seqpacket) -> io::Result<Self> {
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let children = children::watch()?;
         Ok(Self { socket, children, programs: HashMap::new() })
     }
 

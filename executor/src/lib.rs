@@ -5,6 +5,7 @@
 
 mod admission;
 mod cgroup;
+mod children;
 mod dispatch;
 pub mod engine;
 pub mod host;

@@ -230,6 +230,14 @@ def describe(problem, code):
     return error(type(problem).__name__, message, trace)
 
 
+def tell_problem(channel, kind, call, problem, code):
+    """Answers with what the code raised, behind everything that it has printed."""
+    leave_if_forked(problem)
+    told = describe(problem, code)
+    flush()
+    channel.tell(kind, call, told)
+
+
 def error(kind, message, trace=()):
     """The body of an error frame."""
     return to_json({"type": clean(kind)[:200], "message": message, "trace": list(trace)}).encode("utf-8")
@@ -311,10 +319,7 @@ def serve(channel, function, code, call, head, body):
     except SystemExit as stop:
         leave_as_told(stop)
     except BaseException as problem:
-        leave_if_forked(problem)
-        told = describe(problem, code)
-        flush()
-        channel.tell(ERROR, call, told)
+        tell_problem(channel, ERROR, call, problem, code)
         return
     leave_if_forked()
     try:
@@ -363,10 +368,7 @@ def start(channel):
     except SystemExit as stop:
         leave_as_told(stop)
     except BaseException as problem:
-        leave_if_forked(problem)
-        told = describe(problem, code)
-        flush()
-        channel.tell(INIT_ERROR, 0, told)
+        tell_problem(channel, INIT_ERROR, 0, problem, code)
         leave(0)
     leave_if_forked()
     flush()

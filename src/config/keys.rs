@@ -55,15 +55,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 macro_rules! key {
     ($name:ident, $kind:ident, $read:expr) => {
-        Key {
-            name: stringify!($name),
-            kind: Kind::$kind,
-            set: |config, text| {
-                config.$name = $read(text)?;
-                Ok(())
-            },
-            show: |config| config.$name.to_string(),
-        }
+        key!($name, $kind, $read, ToString::to_string)
     };
     ($name:ident, $kind:ident, $read:expr, $show:expr) => {
         Key {

@@ -79,12 +79,6 @@ impl Zygote {
     pub fn reaped(&self) -> &[String] {
         &self.reaped
     }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 /// A copy of the running binary that nobody can write to, so that no code that gets hold of `/proc/<pid>/exe` can change

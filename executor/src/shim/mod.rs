@@ -17,13 +17,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::BpfProgram;
 
 use crate::cgroup::{Cgroup, Hierarchies};
+use crate::children;
 use crate::host::sandbox::EndCause;
 use crate::rootfs::Layout;
 use crate::spec;
@@ -70,7 +71,7 @@ struct Shim<'a> {
 pub(crate) fn run(inherited: &Inherited, create: &Create, control: Seqpacket, timer: OwnedFd) -> io::Result<()> {
     let _ = prctl::set_name(c"runlet-shim");
     nix::unistd::setsid()?;
-    let children = catch_children()?;
+    let children = children::watch()?;
     let mut control = Peer::new(control)?;
     let cgroup = inherited.hierarchies.cgroup(&inherited.cgroup_parent).child(&create.name);
     let built = match build::build(inherited, create) {
@@ -96,14 +97,6 @@ pub(crate) fn run(inherited: &Inherited, create: &Create, control: Seqpacket, ti
     let _ = shim.control.send(FromShim::Created, Vec::new());
     shim.serve()?;
     shim.finish()
-}
-
-/// Blocks SIGCHLD and makes it readable. The zygote ignores nothing, so exit statuses reach us.
-fn catch_children() -> io::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
 /// Which descriptors have something.

@@ -20,12 +20,21 @@ pub(crate) fn close_on_exec_from(first: u32) -> std::io::Result<()> {
     range(first, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes every descriptor from `first` on, owned or not. Only for a process that will touch none of them again.
+/// Moves descriptor `fd` to the number 3 and closes every one above, owned or not. What is left are 0, 1, 2 and the one returned.
+///
+/// Only for a forked child that leaves its parent's Rust values behind for good.
 ///
 /// # Errors
-/// The errno of `close_range`.
-pub(crate) fn close_from(first: u32) -> std::io::Result<()> {
-    range(first, 0)
+/// The errno of `dup2` or of `close_range`.
+pub(crate) fn keep_only(fd: RawFd) -> std::io::Result<OwnedFd> {
+    const KEPT: RawFd = 3;
+    if fd != KEPT {
+        nix::unistd::dup2(fd, KEPT)?;
+    }
+    range(4, 0)?;
+    // SAFETY: descriptor 3 is open since a moment ago, and the value that may have owned that number in the parent is one that
+    // the caller has left behind.
+    Ok(unsafe { OwnedFd::from_raw_fd(KEPT) })
 }
 
 fn range(first: u32, flags: u32) -> std::io::Result<()> {

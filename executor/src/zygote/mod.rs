@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::cgroup::{Cgroup, Hierarchies};
+use crate::children;
 use crate::host::HostOptions;
 use crate::rootfs::Layout;
 use crate::seccomp;
 use crate::shim::{self, Inherited};
-use crate::sys::{fds, process};
+use crate::sys::process;
 use crate::wire::message::{Create, Hello, VERSION, Welcome};
 use crate::wire::{Received, Seqpacket};
 
@@ -56,10 +56,7 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let server = Seqpacket::from_fd(nix::fcntl::fcntl(0, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3)).map(|fd| {
-        let mut adopted = fds::adopt_received(vec![fd]);
-        adopted.remove(0)
-    })?);
+    let server = Seqpacket::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     nix::unistd::dup2(std::os::fd::AsRawFd::as_raw_fd(&File::open("/dev/null")?), 0)?;
     // A terminal's Ctrl-C is for the server; it tells us by closing the socket.
     let _ = nix::unistd::setsid();
@@ -70,10 +67,7 @@ fn serve() -> io::Result<()> {
         Ok(prepared) => prepared,
         Err(reason) => return server.send(&Welcome::Failed(reason), &[]),
     };
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let children = children::watch()?;
     server.send(&Welcome::Ready { reaped }, &[])?;
     Zygote { inherited, server, children, shims: HashMap::new(), lock }.run()
 }
