@@ -96,6 +96,22 @@ pub struct Reply {
     pub content_type: &'static str,
 }
 
+/// What one who calls is given of a result that comes in pieces, while the code still runs.
+#[derive(Debug, Clone)]
+pub enum ResultPiece {
+    /// The result begins: there will be pieces.
+    Begins {
+        /// The invocation it made.
+        invocation: InvocationId,
+        /// The execution that answers.
+        execution: ExecutionId,
+        /// Content type of the whole.
+        content_type: &'static str,
+    },
+    /// The next bytes of it.
+    Bytes(Bytes),
+}
+
 /// What is wanted of a leased sandbox.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -282,6 +298,11 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Runs once, now, and returns the result. Never run again by itself.
     fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply>;
+
+    /// Like [`Engine::call`]; a result that comes in pieces goes to `pieces` as it comes, and whoever takes them slowly
+    /// slows the code down. Whether the result is whole is known from the reply alone. One who drops the verb or the
+    /// receiver ends nothing that has begun.
+    fn call_in_pieces(&self, invocation: NewInvocation, pieces: mpsc::Sender<ResultPiece>) -> Verb<'_, Reply>;
 
     /// Waits until the invocation is terminal or `patience` is over, and returns its state.
     fn wait<'a>(&'a self, namespace: &'a Namespace, id: InvocationId, patience: Duration) -> Verb<'a, InvocationState>;

@@ -23,18 +23,33 @@ pub const FILE: &str = "function.toml";
 pub enum RuntimeKind {
     /// A function in a Python module, in a process that serves many calls.
     Python,
+    /// A function in a Node.js module, in a process that serves many calls.
+    Node,
     /// One process per invocation: event on stdin, result on stdout.
     Exec,
+    /// An executable of the user's that speaks the frames of descriptor 3, as python's and node's runners do.
+    Custom,
 }
 
 impl RuntimeKind {
+    /// Every runtime, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Exec, Self::Custom];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::Node => "node",
             Self::Exec => "exec",
+            Self::Custom => "custom",
         }
+    }
+
+    /// Whether a process of it stays in its sandbox and serves one call after another.
+    #[must_use]
+    pub const fn stays(self) -> bool {
+        !matches!(self, Self::Exec)
     }
 
     /// Memory that the runtime itself needs before any code of the user runs.
@@ -42,17 +57,15 @@ impl RuntimeKind {
     pub const fn floor(self) -> ByteSize {
         match self {
             Self::Python => ByteSize::mib(24),
-            Self::Exec => ByteSize::mib(4),
+            Self::Node => ByteSize::mib(32),
+            Self::Exec | Self::Custom => ByteSize::mib(4),
         }
     }
 
     /// The reset policy when the function names none.
     #[must_use]
     pub const fn default_reset(self) -> Reset {
-        match self {
-            Self::Python => Reset::Warm,
-            Self::Exec => Reset::Fresh,
-        }
+        if self.stays() { Reset::Warm } else { Reset::Fresh }
     }
 }
 
@@ -187,7 +200,7 @@ pub struct Manifest {
     pub name: FunctionName,
     /// How its code is run.
     pub runtime: RuntimeKind,
-    /// python: `module.function`; exec: path of the executable in the directory.
+    /// python: `module.function`; node: `module.export`; exec and custom: path of the executable in the directory.
     pub handler: String,
     /// The root file system; `host` is the only one yet.
     pub image: String,
@@ -197,12 +210,20 @@ pub struct Manifest {
     pub reset: Reset,
     /// Most executions at a time.
     pub max_concurrency: u32,
+    /// Most calls at a time in one sandbox.
+    #[serde(default = "one")]
+    pub concurrency: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
     /// Environment of the code.
     pub env: BTreeMap<String, EnvValue>,
     /// Its triggers.
     pub triggers: Vec<TriggerSpec>,
+}
+
+/// What manifests mean that were stored before they could say it.
+const fn one() -> u32 {
+    1
 }
 
 /// A manifest that breaks a rule.
@@ -259,7 +280,25 @@ mod tests {
         let manifest = Manifest::parse(HEAD).expect("it is valid");
         assert_eq!(manifest.limits, Limits::default());
         assert_eq!(manifest.reset, Reset::Warm);
-        assert_eq!(manifest.max_concurrency, 10);
+        assert_eq!((manifest.max_concurrency, manifest.concurrency), (10, 1));
+    }
+
+    #[test]
+    fn a_manifest_that_was_stored_before_concurrency_reads_as_one() {
+        let mut stored = serde_json::to_value(Manifest::parse(HEAD).expect("it is valid")).expect("it serialises");
+        stored.as_object_mut().expect("it is an object").remove("concurrency");
+        assert_eq!(serde_json::from_value::<Manifest>(stored).expect("it reads back").concurrency, 1);
+    }
+
+    #[test]
+    fn runtimes_that_stay_may_be_warm_and_shared() {
+        for runtime in ["python", "node", "custom"] {
+            let text = HEAD.replace("python", runtime) + "concurrency = 8\nmemory = \"128MiB\"\n";
+            let manifest = Manifest::parse(&text).expect("it is valid");
+            assert_eq!((manifest.reset, manifest.concurrency), (Reset::Warm, 8), "{runtime}");
+        }
+        let exec = HEAD.replace("python", "exec") + "concurrency = 2\n";
+        assert!(Manifest::parse(&exec).is_err_and(|error| error.key == "concurrency"));
     }
 
     #[test]
@@ -310,6 +349,8 @@ mod tests {
                 error("timeout = \"10sec\"\n"),
                 error("memory = \"32MiB\"\n"),
                 error("reset = \"fork\"\n"),
+                error("concurrency = 0\n"),
+                error("concurrency = 2\nreset = \"fresh\"\n"),
                 error("cpu = 0\n"),
                 error("image = \"alpine\"\n"),
                 error("[env]\nRUNLET_X = \"1\"\n"),

@@ -1,5 +1,7 @@
 //! Calling a function: wait for the result, or have it accepted and go.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use runlet_core::cause::{Cause, CauseKind};
@@ -12,6 +14,7 @@ use warp::reply::Response;
 
 use super::errors::ApiError;
 use super::input::Input;
+use super::streamed;
 use crate::http::reply;
 
 /// Largest payload.
@@ -22,8 +25,8 @@ const KEY: usize = 200;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
-const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
+pub(super) const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
+pub(super) const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
 const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
 
 /// `POST /v1/functions/{name}/invocations`
@@ -53,9 +56,7 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
     if respond_async {
         return submit(&input, invocation).await;
     }
-    let result = input.api.engine.call(invocation).await?;
-    drop(body);
-    Ok(replied(result))
+    streamed::answer(Arc::clone(&input.api), invocation, body).await
 }
 
 async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, ApiError> {
@@ -80,7 +81,7 @@ async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, Ap
 }
 
 /// The response of a synchronous call: the result itself, or a problem for every outcome but `ok`.
-fn replied(result: Reply) -> Response {
+pub(super) fn replied(result: Reply) -> Response {
     let Reply { invocation, execution, outcome, result, content_type } = result;
     let kind = outcome.kind;
     let mut response = match Code::of_outcome(kind) {

@@ -18,6 +18,7 @@ mod input;
 mod invocations;
 mod query;
 mod routes;
+mod streamed;
 mod system;
 mod tokens;
 

@@ -8,7 +8,7 @@ use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use tokio::time::Instant;
 
 use super::state::{Arrival, Book, Effects, Place};
-use super::{Admission, Bounds, FunctionKey, Refused, SandboxKey, Seat, Want};
+use super::{Admission, Bounds, FunctionKey, Handle, Refused, SandboxKey, Seat, Want};
 
 const MEMORY: u64 = 8;
 const SANDBOXES: u32 = 4;
@@ -28,7 +28,20 @@ fn want(n: usize) -> Want {
     Want {
         function: Some((function(n), u32::try_from(n).unwrap() + 1)),
         reuse: (n + 1 < FUNCTIONS).then(|| sandbox(n)),
+        slots: 1,
         memory: 2 * n as u64 + 1,
+    }
+}
+
+impl Handle for u64 {
+    type Rest = ();
+
+    fn open() -> (Self, ()) {
+        (0, ())
+    }
+
+    fn share(&self) -> Self {
+        *self
     }
 }
 
@@ -113,6 +126,7 @@ impl Model {
                 assert_eq!(self.parked.remove(at).function, function, "a sandbox served somebody else");
                 room
             }
+            Place::Shared(..) | Place::Opening(..) => panic!("nobody shares here"),
         };
         self.running.push(Known { room, function });
         self.started.push(who);
@@ -184,7 +198,7 @@ impl Model {
             }
             Op::Break(nth) if !self.parked.is_empty() => {
                 let broken = self.parked.remove(nth % self.parked.len());
-                assert_eq!(self.book.unpark(broken.room), (true, Some(broken.room)));
+                assert_eq!(self.book.unpark(broken.room, false), (true, Some(broken.room)));
                 self.leaving.push(broken);
             }
             _ => {}
@@ -313,7 +327,7 @@ async fn who_comes_back_for_another_place_keeps_its_turn_and_goes_first() {
     let gate = gate(1, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    let other = Want { function: Some((function(1), 9)), reuse: None, memory: 1 };
+    let other = Want { function: Some((function(1), 9)), reuse: None, slots: 1, memory: 1 };
     let waits = gate.acquire(other, None, true);
     let again = gate.again(want(0), None);
     tokio::pin!(waits, again);
@@ -341,8 +355,68 @@ async fn closing_sends_everybody_away() {
     gate.park(&room, function(0), sandbox(0), room.number());
     let (waiter, ()) = tokio::join!(gate.acquire(want(0), None, true), async { gate.close() });
     assert_eq!(waiter.unwrap_err(), Refused::Closed);
-    assert!(!gate.unpark(room.number()));
+    assert!(!gate.unpark(room.number(), false));
     assert_eq!(gate.acquire(want(1), None, true).await.unwrap_err(), Refused::Closed);
     drop((turn, room));
     assert_eq!(gate.usage(), (0, 0, 0));
+}
+
+/// Three calls of function 2 may run, two of them in one sandbox.
+fn sharing() -> Want {
+    Want { reuse: Some(sandbox(2)), slots: 2, ..want(2) }
+}
+
+#[tokio::test]
+async fn calls_share_a_sandbox_up_to_its_slots_and_the_functions_turns() {
+    let gate = gate(10, WAITING);
+    let (turn, seat) = gate.acquire(sharing(), soon(), true).await.unwrap();
+    let Seat::Opening(room, (), _, slot) = seat else { panic!("there is none to share") };
+    let (second_turn, second) = gate.acquire(sharing(), soon(), true).await.unwrap();
+    let Seat::Shared(_, second) = second else { panic!("there is a free slot") };
+    // The third finds no slot, and makes room for itself; the fourth has no turn.
+    let (third_turn, third) = gate.acquire(sharing(), soon(), true).await.unwrap();
+    let Seat::Opening(other_room, ..) = third else { panic!("both slots are taken") };
+    assert_eq!(gate.acquire(sharing(), soon(), true).await.unwrap_err(), Refused::NoTurn(3));
+    drop((third_turn, other_room));
+    // It is idle only when both have left.
+    assert!(!gate.unpark(room.number(), false));
+    drop((turn, slot));
+    assert!(!gate.unpark(room.number(), false));
+    drop((second_turn, second));
+    assert!(gate.unpark(room.number(), false));
+    assert!(!gate.unpark(room.number(), true));
+    drop(room);
+    assert_eq!(gate.usage(), (0, 0, 0));
+    assert!(gate.used().is_empty());
+}
+
+#[tokio::test]
+async fn a_shared_sandbox_that_is_in_use_makes_no_room_and_an_idle_one_does() {
+    let gate = gate(5, WAITING);
+    let (turn, seat) = gate.acquire(sharing(), soon(), true).await.unwrap();
+    let Seat::Opening(room, (), _, slot) = seat else { panic!("there is none to share") };
+    assert_eq!(gate.acquire(want(1), soon(), true).await.unwrap_err(), Refused::NoRoom);
+    let (other, ()) = tokio::join!(gate.acquire(want(1), None, true), async {
+        drop((turn, slot));
+        assert!(!gate.unpark(room.number(), false), "it was told to leave");
+        drop(room);
+    });
+    assert!(matches!(other.unwrap().1, Seat::New(_)));
+}
+
+#[tokio::test]
+async fn a_shared_sandbox_that_is_unfit_or_of_an_old_revision_is_not_found_again() {
+    let gate = gate(10, WAITING);
+    for retire in [true, false] {
+        let (_turn, seat) = gate.acquire(sharing(), soon(), true).await.unwrap();
+        let Seat::Opening(room, (), _, slot) = seat else { panic!("there is none to share") };
+        if retire {
+            gate.retire(&function(2), &sandbox(0).1);
+        } else {
+            assert!(gate.unpark(room.number(), true));
+        }
+        let (_second_turn, second) = gate.acquire(sharing(), soon(), true).await.unwrap();
+        assert!(matches!(second, Seat::Opening(..)));
+        drop((slot, room));
+    }
 }

@@ -8,13 +8,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::poll;
 use runlet_core::clock;
-use runlet_core::engine::{EngineError, NewInvocation, Reply};
+use runlet_core::engine::{EngineError, NewInvocation, Reply, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::Manifest;
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
@@ -61,7 +61,11 @@ impl From<Refused> for EngineError {
 
 impl Shared {
     /// Runs once, now. Once it has begun it goes on to its end, whether or not the caller waits for that.
-    pub(super) async fn call(self: &Arc<Self>, new: NewInvocation) -> Result<Reply, EngineError> {
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        new: NewInvocation,
+        pieces: Option<mpsc::Sender<ResultPiece>>,
+    ) -> Result<Reply, EngineError> {
         self.open_for_work().await?;
         let (revision, manifest) = self.resolve(&new).await?;
         let job = Job {
@@ -75,6 +79,7 @@ impl Shared {
             cause: new.cause.clone(),
             payload: new.payload.clone(),
             content_type: new.content_type.clone(),
+            pieces,
             manifest,
         };
         let mut patience = job.manifest.limits.timeout.0;
@@ -151,10 +156,13 @@ impl Shared {
             Ok((_, Err(outcome))) => (Ended::before(outcome), None),
             Err(Unseated { outcome, told }) => (Ended::before(outcome), told),
         };
+        let (ended, rest) = ended.and_rest();
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
         self.answer(&job, finish, refused, answer).await;
         self.bell.ring(job.invocation);
+        drop(live);
+        rest.flush().await;
     }
 
     /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.

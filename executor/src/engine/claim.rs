@@ -48,6 +48,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         cause: claimed.cause,
         payload: claimed.payload,
         content_type: claimed.content_type,
+        pieces: None,
     };
     let ended = shared.run_job(&job, &live, transit).await;
     if live.why() == Some(Why::Disowned) {
