@@ -19,7 +19,7 @@ help: ## Show this list
 check: ## Check the prerequisites, and say how to get what is missing
 	@tests/setup.sh check
 
-setup: check ## Install what is missing of Postgres and Python (Debian packages; starts no service)
+setup: check ## Install what is missing of Postgres, Python, Node and Perl (Debian packages; starts no service)
 	@tests/setup.sh install
 
 build: check ## Build everything (debug profile)

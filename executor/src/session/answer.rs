@@ -49,9 +49,15 @@ impl Breach {
 /// What the code answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    Result { body: Bytes, content_type: &'static str },
+    Result {
+        body: Bytes,
+        content_type: &'static str,
+    },
     /// `fatal`: the process says that it is not fit for another call.
-    Error { detail: ErrorDetail, fatal: bool },
+    Error {
+        detail: ErrorDetail,
+        fatal: bool,
+    },
 }
 
 impl Answered {

@@ -25,8 +25,8 @@ use runlet_core::outcome::Outcome;
 
 use crate::host::sandbox::ProcessSpec;
 
-pub use native::Session;
 pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
+pub use native::Session;
 pub use oneshot::run_once;
 pub use spout::Spout;
 

@@ -91,7 +91,8 @@ impl Session {
             Some(Ok(answered)) => {
                 self.sandbox.arm(None);
                 // From here on the timer cannot fire; before, it may have.
-                let reusable = push.is_none() && !answered.is_fatal() && Instant::now() < deadline && self.is_in_order();
+                let reusable =
+                    push.is_none() && !answered.is_fatal() && Instant::now() < deadline && self.is_in_order();
                 if !reusable {
                     self.sandbox.kill();
                 }

@@ -27,7 +27,10 @@ pub struct Spout {
 impl fmt::Debug for Spout {
     /// Shows no result.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spout").field("waiting", &self.waiting.len()).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Spout")
+            .field("waiting", &self.waiting.len())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
