@@ -4,9 +4,12 @@
 //! the handle `T` under which it was parked. Dropping a handle tells that sandbox to leave.
 
 mod lot;
+#[cfg(test)]
+mod sharing_tests;
 mod state;
 #[cfg(test)]
 mod tests;
+mod want;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use state::{Arrival, Book, Effects, Place};
-pub(crate) use state::{Bounds, FunctionKey, SandboxKey, Want};
+pub(crate) use want::{Bounds, FunctionKey, SandboxKey, Want};
 
 /// What a sandbox is handed out as.
 pub(crate) trait Handle: Sized {

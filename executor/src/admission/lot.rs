@@ -1,7 +1,7 @@
 //! The sandboxes that can be had without making one: parked ones, and shared ones with a free slot.
 
 use super::Handle;
-use super::state::{FunctionKey, SandboxKey};
+use super::want::{FunctionKey, SandboxKey};
 
 /// A sandbox that waits for its next execution, or that several share.
 #[derive(Debug)]
