@@ -174,7 +174,10 @@ class Calls:
         context = self.runner.Context(head["context"])
         self.lane.live[call] = [context, None]
         if self.loop is None:
-            self.threads.submit(lambda: self.in_thread(call, head, body, context))
+            try:
+                self.threads.submit(lambda: self.in_thread(call, head, body, context))
+            except RuntimeError as problem:  # the limit `pids` is reached
+                self.runner.tell_problem(self.lane, self.runner.ERROR, call, problem, self.code)
         else:
             self.loop.call_soon_threadsafe(self.in_loop, call, head, body, context)
 

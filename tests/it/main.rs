@@ -23,6 +23,7 @@ mod outcomes;
 mod output;
 mod sandbox;
 mod shared;
+mod spool;
 mod stream;
 mod tokens;
 mod warm;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{AdapterKind, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger};
+use super::{
+    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
+};
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
 use crate::unit::{ByteSize, Span};
@@ -28,6 +30,7 @@ struct Raw {
     concurrency: Option<u32>,
     min_warm: Option<u32>,
     on_lost: Option<OnLost>,
+    durability: Option<Durability>,
     envelope: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, EnvValue>,
@@ -146,6 +149,7 @@ impl Check<'_> {
             max_concurrency,
             concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
+            durability: raw.durability.unwrap_or_default(),
             env: raw.env,
             triggers,
         })
@@ -223,6 +227,18 @@ impl Check<'_> {
         }
         if !(8..=1_000_000).contains(&limits.pids) {
             return self.fail("pids", "write a number from 8 to 1000000");
+        }
+        let least_pids = match runtime {
+            // A thread per call, and a few of its own.
+            RuntimeKind::Python if raw.concurrency > Some(1) => raw.concurrency.unwrap_or(1).saturating_add(8),
+            RuntimeKind::Node => 16,
+            _ => 8,
+        };
+        if limits.pids < least_pids {
+            return self.fail(
+                "pids",
+                format!("this function may need {least_pids} processes and threads; write that or more"),
+            );
         }
         if limits.tmp.0 < 4096 {
             return self.fail("tmp", "write at least \"4KiB\"");
