@@ -111,6 +111,8 @@ pub enum ResultPiece {
     },
     /// The next bytes of it.
     Bytes(Bytes),
+    /// That was all, and the execution is on record as a success. If this does not come, something has failed.
+    Ends,
 }
 
 /// What is wanted of a leased sandbox.
@@ -301,8 +303,8 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
     fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply>;
 
     /// Like [`Engine::call`]; a result that comes in pieces goes to `pieces` as it comes, and whoever takes them slowly
-    /// slows the code down. Whether the result is whole is known from the reply alone. One who drops the verb or the
-    /// receiver ends nothing that has begun.
+    /// slows the code down. One who drops the verb or the receiver ends nothing that has begun; once the first piece is
+    /// there, the verb should be dropped: what it would tell comes as a piece, too.
     fn call_in_pieces(&self, invocation: NewInvocation, pieces: mpsc::Sender<ResultPiece>) -> Verb<'_, Reply>;
 
     /// Waits until the invocation is terminal or `patience` is over, and returns its state.

@@ -114,8 +114,11 @@ impl Spout {
         }
     }
 
-    /// Waits until the reader has taken all of it or has gone.
-    pub(crate) async fn flush(mut self) {
+    /// Waits until the reader has taken all of it or has gone. One that has begun is told that it was all, if it is `whole`.
+    pub(crate) async fn finish(mut self, whole: bool) {
+        if whole && self.begins.is_none() {
+            self.push(ResultPiece::Ends);
+        }
         while self.has_waiting() {
             self.flow().await;
         }
@@ -124,7 +127,7 @@ impl Spout {
 
 const fn size(piece: &ResultPiece) -> usize {
     match piece {
-        ResultPiece::Begins { .. } => 0,
+        ResultPiece::Begins { .. } | ResultPiece::Ends => 0,
         ResultPiece::Bytes(bytes) => bytes.len(),
     }
 }
@@ -151,17 +154,20 @@ mod tests {
         }
         assert!(spout.is_full());
         let reader = async {
-            let mut seen = Vec::new();
+            let (mut seen, mut whole) = (Vec::new(), false);
             while let Some(piece) = receiver.recv().await {
                 tokio::task::yield_now().await;
-                if let ResultPiece::Bytes(bytes) = piece {
-                    seen.push(bytes[0]);
+                match piece {
+                    ResultPiece::Begins { .. } => {}
+                    ResultPiece::Bytes(bytes) => seen.push(bytes[0]),
+                    ResultPiece::Ends => whole = true,
                 }
             }
-            seen
+            (seen, whole)
         };
-        let (seen, ()) = tokio::join!(reader, spout.flush());
+        let ((seen, whole), ()) = tokio::join!(reader, spout.finish(true));
         assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        assert!(whole);
     }
 
     #[tokio::test]
@@ -175,6 +181,6 @@ mod tests {
         spout.flow().await;
         spout.give(Bytes::from(vec![0; FULL]));
         assert!(!spout.is_full() && !spout.has_waiting());
-        spout.flush().await;
+        spout.finish(true).await;
     }
 }
