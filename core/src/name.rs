@@ -89,6 +89,8 @@ name! {
     Namespace: "namespace", dns_label, DNS_LABEL;
     /// A function, unique in its namespace.
     FunctionName: "function name", dns_label, DNS_LABEL;
+    /// A name that points at revisions of one function, unique among its aliases.
+    AliasName: "alias", dns_label, DNS_LABEL;
     /// A secret as functions name it; the operator's `[secrets]` says where it is.
     SecretName: "secret name", dns_label, DNS_LABEL;
     /// The part of a webhook URL after `/hooks/{namespace}/`.

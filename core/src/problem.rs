@@ -42,13 +42,15 @@ pub enum Code {
     StoreDown,
     /// The disk is nearly full.
     DiskLow,
+    /// It was changed since the caller looked, or is there where it must not be: `If-Match` or `If-None-Match` does not hold.
+    PreconditionFailed,
     /// A fault of runlet itself.
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Invalid,
         Self::BadJson,
         Self::BadSignature,
@@ -67,6 +69,7 @@ impl Code {
         Self::SandboxLost,
         Self::StoreDown,
         Self::DiskLow,
+        Self::PreconditionFailed,
         Self::Internal,
     ];
 
@@ -91,6 +94,7 @@ impl Code {
             Self::SandboxLost => ("sandbox_lost", 503, 25),
             Self::StoreDown => ("store_down", 503, 26),
             Self::DiskLow => ("disk_low", 503, 27),
+            Self::PreconditionFailed => ("precondition_failed", 412, 28),
             Self::Internal => ("internal", 500, 70),
         }
     }

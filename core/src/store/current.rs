@@ -1,4 +1,5 @@
-//! The current revision of functions, remembered for a moment: what a warm call needs to know without asking the database.
+//! The current revision of functions and their aliases, remembered for a moment: what a warm call needs to know without
+//! asking the database.
 //!
 //! Another server's deploy is seen at most [`FRESH`] later; this server's own at once.
 
@@ -6,15 +7,33 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::alias::Alias;
 use super::function::Function;
 use super::{Store, StoreError};
-use crate::name::{FunctionName, Namespace};
+use crate::name::{AliasName, FunctionName, Namespace};
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Most answers kept.
 const BOUND: usize = 4096;
+
+/// A function as callers name it.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The function, at its current revision.
+    pub function: Function,
+    /// Its aliases.
+    pub aliases: Vec<Alias>,
+}
+
+impl Current {
+    /// The alias of that name.
+    #[must_use]
+    pub fn alias(&self, name: &AliasName) -> Option<&Alias> {
+        self.aliases.iter().find(|alias| alias.name == *name)
+    }
+}
 
 /// Answers, those that say "there is none" included.
 #[derive(Debug, Default)]
@@ -32,7 +51,7 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Answer {
     since: Instant,
-    function: Option<Arc<Function>>,
+    current: Option<Arc<Current>>,
 }
 
 impl Cache {
@@ -48,15 +67,15 @@ impl Cache {
     }
 
     /// The answer if it is fresh, else the epoch to give to [`Cache::keep`].
-    fn look(&self, key: &(Namespace, FunctionName)) -> Result<Option<Arc<Function>>, u64> {
+    fn look(&self, key: &(Namespace, FunctionName)) -> Result<Option<Arc<Current>>, u64> {
         let known = self.lock();
         match known.answers.get(key) {
-            Some(answer) if answer.since.elapsed() < FRESH => Ok(answer.function.clone()),
+            Some(answer) if answer.since.elapsed() < FRESH => Ok(answer.current.clone()),
             _ => Err(known.epoch),
         }
     }
 
-    fn keep(&self, key: (Namespace, FunctionName), function: Option<Arc<Function>>, asked: Instant, epoch: u64) {
+    fn keep(&self, key: (Namespace, FunctionName), current: Option<Arc<Current>>, asked: Instant, epoch: u64) {
         let mut known = self.lock();
         if known.epoch != epoch {
             return;
@@ -65,13 +84,13 @@ impl Cache {
             known.answers.retain(|_, answer| answer.since.elapsed() < FRESH);
         }
         if known.answers.len() < BOUND {
-            known.answers.insert(key, Answer { since: asked, function });
+            known.answers.insert(key, Answer { since: asked, current });
         }
     }
 }
 
 impl Store {
-    /// The function of that name, as it was at most a second ago; this server's own deploys and removals are seen at once.
+    /// The function of that name, as it was at most a second ago; this server's own changes are seen at once.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -79,16 +98,22 @@ impl Store {
         &self,
         namespace: &Namespace,
         name: &FunctionName,
-    ) -> Result<Option<Arc<Function>>, StoreError> {
+    ) -> Result<Option<Arc<Current>>, StoreError> {
         let key = (namespace.clone(), name.clone());
         let epoch = match self.inner.current.look(&key) {
-            Ok(function) => return Ok(function),
+            Ok(current) => return Ok(current),
             Err(epoch) => epoch,
         };
         let asked = Instant::now();
-        let function = self.function(namespace, name).await?.map(Arc::new);
-        self.inner.current.keep(key, function.clone(), asked, epoch);
-        Ok(function)
+        let current = match self.function(namespace, name).await? {
+            None => None,
+            Some(function) => {
+                let aliases = self.aliases(namespace, name, None, i64::MAX).await?;
+                Some(Arc::new(Current { function, aliases }))
+            }
+        };
+        self.inner.current.keep(key, current.clone(), asked, epoch);
+        Ok(current)
     }
 }
 

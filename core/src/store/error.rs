@@ -37,6 +37,12 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
+    /// What the caller asked to be so before the change is not so.
+    #[error("{0}")]
+    Precondition(String),
+    /// The request names something that is not there.
+    #[error("{0}")]
+    Missing(String),
     /// The private Postgres could not be started.
     #[error("the private Postgres: {0}")]
     Private(String),
@@ -49,6 +55,8 @@ impl StoreError {
         match self {
             Self::Down(_) | Self::Private(_) => Code::StoreDown,
             Self::Conflict(_) => Code::Conflict,
+            Self::Precondition(_) => Code::PreconditionFailed,
+            Self::Missing(_) => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
     }

@@ -1,6 +1,8 @@
 //! Functions and their revisions: the nouns, and reading them.
 
 mod deploy;
+pub mod revision;
+mod rollback;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::id::TriggerId;
 use crate::manifest::{Manifest, WebhookTrigger};
 use crate::name::{FunctionName, HookPath, Namespace, RevisionDigest};
+use crate::precondition::Precondition;
 
 /// A function and its current revision.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub struct NewRevision {
     pub manifest: Manifest,
     /// The normalised archive.
     pub archive: Bytes,
+    /// What the function's current revision has to be for the deploy to be done.
+    pub precondition: Precondition,
 }
 
 /// What a deploy did.
