@@ -18,6 +18,7 @@ pub mod name;
 pub mod outcome;
 pub mod precondition;
 pub mod problem;
+mod schema;
 pub mod secret;
 pub mod store;
 pub mod target;

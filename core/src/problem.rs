@@ -1,9 +1,10 @@
 //! The stable error codes: one for the API's problem documents, the CLI's exit code and the page in `docs/errors/`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A stable error code. Its text never changes; its HTTP status and the CLI's exit code belong to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request is understood and breaks a rule.
@@ -157,7 +158,7 @@ impl std::fmt::Display for Code {
 }
 
 /// A problem document (RFC 9457) as the API sends it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The stable code.
     pub code: Code,

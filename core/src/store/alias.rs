@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::text::uncount;
 use super::{Store, StoreError};
@@ -15,7 +16,7 @@ pub const MOST_POINTS: usize = 10;
 pub const MOST_WEIGHT: u32 = 10_000;
 
 /// A name that points at revisions of one function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alias {
     /// Owner.
     pub namespace: Namespace,
@@ -28,7 +29,7 @@ pub struct Alias {
 }
 
 /// A revision and how much it gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
     /// The revision.

@@ -7,6 +7,7 @@ mod rollback;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::text::noun;
 use super::{Store, StoreError};
@@ -17,7 +18,7 @@ use crate::name::{FunctionName, HookPath, Namespace, RevisionDigest};
 use crate::precondition::Precondition;
 
 /// A function and its current revision.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Function {
     /// Owner.
     pub namespace: Namespace,
@@ -25,11 +26,14 @@ pub struct Function {
     pub name: FunctionName,
     /// The revision that new invocations get.
     pub revision: RevisionDigest,
-    /// What that revision says.
+    /// What that revision says: its function.toml.
+    #[schema(value_type = Object)]
     pub manifest: Manifest,
     /// When the function was first deployed.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When its current revision was deployed.
+    #[schema(value_type = String, format = DateTime)]
     pub deployed_at: Timestamp,
 }
 

@@ -1,6 +1,7 @@
 //! API tokens on record.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::text::{clean, word};
 use super::{Store, StoreError};
@@ -10,7 +11,7 @@ use crate::name::Namespace;
 use crate::token::{Role, TokenSecret};
 
 /// A token on record, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: TokenId,
@@ -21,10 +22,13 @@ pub struct Token {
     /// What it may do.
     pub role: Role,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it ends to be good; `None`: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
 }
 

@@ -1,6 +1,7 @@
 //! The revisions of a function, as a list.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::name::{AliasName, FunctionName, Namespace, RevisionDigest};
@@ -8,7 +9,7 @@ use crate::store::text::uncount;
 use crate::store::{Store, StoreError};
 
 /// A revision as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revision {
     /// Its content address.
     pub revision: RevisionDigest,
@@ -21,8 +22,10 @@ pub struct Revision {
     /// Size of its archive, bytes.
     pub size: u64,
     /// When it was first deployed.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When the function was last pointed at it; `None`: not since the function was made anew.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deployed_at: Option<Timestamp>,
 }
 
