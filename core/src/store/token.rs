@@ -97,16 +97,23 @@ impl Store {
         row.map(Row::token).transpose()
     }
 
-    /// All tokens of the namespace, newest first.
+    /// Up to `limit` tokens of the namespace, newest first, older than `before`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tokens(&self, namespace: &Namespace) -> Result<Vec<Token>, StoreError> {
+    pub async fn tokens(
+        &self,
+        namespace: &Namespace,
+        before: Option<TokenId>,
+        limit: i64,
+    ) -> Result<Vec<Token>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: TokenId", namespace AS "namespace: Namespace", name, role, created_at, expires_at, revoked_at
-               FROM tokens WHERE namespace = $1 ORDER BY id DESC"#,
+               FROM tokens WHERE namespace = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
             namespace.as_str(),
+            before.map(TokenId::uuid),
+            limit.max(0),
         )
         .fetch_all(self.pool())
         .await?;
