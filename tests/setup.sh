@@ -36,6 +36,7 @@ have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3,
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd

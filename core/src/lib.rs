@@ -9,6 +9,7 @@ pub mod clock;
 mod contract;
 pub mod engine;
 pub mod execution;
+pub mod finding;
 pub mod form;
 pub mod id;
 pub mod invocation;

@@ -134,7 +134,7 @@ async fn set(session: &Session, alias: &Aliased, wanted: &[Weighted]) -> Result<
 }
 
 async fn list(session: &Session, function: &FunctionName) -> Result<(), CliError> {
-    let listing = Listing { key: "aliases", cursor: Some("after") };
+    let listing = Listing { key: "aliases", cursor: "after" };
     let call = || Call::get(format!("/v1/functions/{function}/aliases"));
     let rows = Rows::fetch(session, listing, usize::MAX, call).await?;
     if session.json {

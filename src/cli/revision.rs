@@ -51,7 +51,7 @@ impl fmt::Display for Wanted {
 
 /// All revisions of a function, as the server lists them.
 pub(crate) async fn list(session: &Session, function: &FunctionName) -> Result<Rows, CliError> {
-    let listing = Listing { key: "revisions", cursor: Some("before") };
+    let listing = Listing { key: "revisions", cursor: "before" };
     Rows::fetch(session, listing, usize::MAX, || Call::get(format!("/v1/functions/{function}/revisions"))).await
 }
 

@@ -4,11 +4,14 @@
 //! network namespace of it left? `support` modules first, then one module per promise.
 
 mod calls;
+mod contract;
 mod host;
 mod http;
 mod leaks;
 mod wait;
 
+mod aliases;
+mod api;
 mod arrows;
 mod asynchronous;
 mod cli;
@@ -20,6 +23,7 @@ mod limits;
 mod outcomes;
 mod output;
 mod sandbox;
+mod schemathesis;
 mod tokens;
 mod warm;
 mod webhook;
