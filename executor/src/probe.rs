@@ -46,7 +46,7 @@ fn root(root: bool) -> Finding {
 
 fn kernel(release: &str, mount_setattr: Option<std::io::Error>) -> Finding {
     const NAME: &str = "kernel";
-    if mount_setattr.is_some_and(|error| error.raw_os_error() == Some(nix::libc::ENOSYS)) {
+    if mount_setattr.is_some_and(|error| error.raw_os_error() == Some(libc::ENOSYS)) {
         return Finding::missing(
             NAME,
             format!("Linux {release} has no mount_setattr"),
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn old_kernels_are_named() {
-        let nosys = || Some(std::io::Error::from_raw_os_error(nix::libc::ENOSYS));
+        let nosys = || Some(std::io::Error::from_raw_os_error(libc::ENOSYS));
         assert_eq!(kernel("5.10.0", nosys()).health, Health::Missing);
-        assert_eq!(kernel("6.1.0", Some(std::io::Error::from_raw_os_error(nix::libc::ENOENT))).health, Health::Ok);
+        assert_eq!(kernel("6.1.0", Some(std::io::Error::from_raw_os_error(libc::ENOENT))).health, Health::Ok);
         assert_eq!(namespaces(|name| name != "user").health, Health::Missing);
         assert_eq!(seccomp("kill_process kill_thread trap errno allow").health, Health::Ok);
         assert_eq!(seccomp("").health, Health::Missing);
