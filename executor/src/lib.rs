@@ -16,6 +16,7 @@ mod pool;
 pub mod privilege;
 pub mod probe;
 mod revisions;
+mod road;
 mod rootfs;
 mod seccomp;
 pub mod session;

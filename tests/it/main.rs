@@ -24,6 +24,7 @@ mod outcomes;
 mod output;
 mod sandbox;
 mod schemathesis;
+mod spool;
 mod tokens;
 mod warm;
 mod webhook;
