@@ -36,10 +36,15 @@ have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3,
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
-    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd
+}
+
+# What only the tests need: the peers of tests/peers come from npm and PyPI.
+missing_for_tests() {
+    command -v npm >/dev/null || echo nodejs npm
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 }
 
 # Installs packages with both of Debian's switches against starting services held down, and released afterwards.
@@ -65,7 +70,10 @@ release() {
 
 install() {
     local packages
-    packages=$(missing | xargs)
+    packages=$({
+        missing
+        [ "${1:-}" != tests ] || missing_for_tests
+    } | xargs)
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null || fail "missing: $packages" \
         "Install them by your distribution's means (the names are Debian's), then try again."
@@ -78,6 +86,6 @@ install() {
 
 case "${1:-}" in
 check) check ;;
-install) install ;;
-*) fail "usage: tests/setup.sh check | install" ;;
+install) install "${2:-}" ;;
+*) fail "usage: tests/setup.sh check | install [tests]" ;;
 esac

@@ -32,11 +32,8 @@ impl FromStr for Target {
         let Some((function, which)) = text.split_once('@') else {
             return Ok(Self { function: text.parse()?, which: Which::Current });
         };
-        let which = if which.starts_with("sha256:") {
-            Which::Revision(which.parse()?)
-        } else {
-            Which::Alias(which.parse()?)
-        };
+        let which =
+            if which.starts_with("sha256:") { Which::Revision(which.parse()?) } else { Which::Alias(which.parse()?) };
         Ok(Self { function: function.parse()?, which })
     }
 }

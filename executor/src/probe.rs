@@ -73,7 +73,8 @@ fn namespaces(there: impl Fn(&str) -> bool) -> Finding {
 
 /// Whether a process in namespaces of its own can be made; `None` where there is no program to try it with.
 fn made_namespaces() -> Option<Result<(), String>> {
-    let flags = ["--user", "--map-root-user", "--mount", "--pid", "--ipc", "--uts", "--net", "--cgroup", "--fork", "true"];
+    let flags =
+        ["--user", "--map-root-user", "--mount", "--pid", "--ipc", "--uts", "--net", "--cgroup", "--fork", "true"];
     let output = Command::new("unshare").args(flags).stdin(Stdio::null()).output().ok()?;
     let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Some(if output.status.success() { Ok(()) } else { Err(told) })

@@ -18,10 +18,10 @@ use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Api, stream};
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
+use super::{Api, stream};
 use crate::http::reply;
 
 /// Longest wait for output of one request.

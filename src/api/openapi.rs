@@ -26,7 +26,9 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
-use super::{Api, aliases, calls, deliveries, deploy, executions, functions, hooks, invocations, revisions, system, tokens};
+use super::{
+    Api, aliases, calls, deliveries, deploy, executions, functions, hooks, invocations, revisions, system, tokens,
+};
 use crate::http::reply;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -190,7 +192,8 @@ mod tests {
 
     /// Method and path of everything that is described.
     fn described() -> BTreeSet<String> {
-        let document: serde_json::Value = serde_json::from_slice(TEXT.as_ref().expect("it can be written")).expect("JSON");
+        let document: serde_json::Value =
+            serde_json::from_slice(TEXT.as_ref().expect("it can be written")).expect("JSON");
         let paths = document["paths"].as_object().expect("an object");
         paths
             .iter()

@@ -17,14 +17,20 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
     match texts(headers, IF_NONE_MATCH)?.as_deref().map(str::trim) {
         None => {}
         Some("*") if wanted.is_none() => return Ok(Precondition::Absent),
-        Some("*") => return Err(ApiError::invalid("If-Match and If-None-Match contradict each other: send one of them")),
-        Some(_) => return Err(ApiError::invalid("If-None-Match on a change: only `*` (make it, do not replace it) is known")),
+        Some("*") => {
+            return Err(ApiError::invalid("If-Match and If-None-Match contradict each other: send one of them"));
+        }
+        Some(_) => {
+            return Err(ApiError::invalid("If-None-Match on a change: only `*` (make it, do not replace it) is known"));
+        }
     }
     match wanted.as_deref().map(str::trim) {
         None => Ok(Precondition::None),
         Some("*") => Ok(Precondition::Exists),
         Some(list) => tags(list).map(Precondition::OneOf).ok_or_else(|| {
-            ApiError::invalid("If-Match is no list of entity tags: write the ETag of an answer, quotes included, or `*`")
+            ApiError::invalid(
+                "If-Match is no list of entity tags: write the ETag of an answer, quotes included, or `*`",
+            )
         }),
     }
 }

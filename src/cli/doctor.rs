@@ -87,7 +87,10 @@ fn of_config(config: &Config) -> Vec<Finding> {
 fn database(config: &Config) -> Finding {
     const NAME: &str = "postgres";
     if let Some(url) = &config.database_url {
-        return Finding::ok(NAME, format!("database_url is set: {url}; whether it answers shows at the server's start"));
+        return Finding::ok(
+            NAME,
+            format!("database_url is set: {url}; whether it answers shows at the server's start"),
+        );
     }
     let options = PrivateOptions { base: config.data_dir.join("postgres"), bin_dir: config.postgres_bin.clone() };
     match private::look(&options) {

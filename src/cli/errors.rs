@@ -209,7 +209,9 @@ impl CliError {
                 Some(format!("`runlet logs -f {id}` waits for it, `runlet show {id}` tells more"))
             }
             Self::NoRevision { function, .. } => Some(format!("`runlet revisions {function}` lists them")),
-            Self::Ended { id, .. } => Some(format!("`runlet show {id}` tells more, `runlet logs {id}` prints its output")),
+            Self::Ended { id, .. } => {
+                Some(format!("`runlet show {id}` tells more, `runlet logs {id}` prints its output"))
+            }
             Self::StillRuns { id, .. } => Some(format!("`runlet show {id}` tells what it does")),
             Self::Interrupted { function } => Some(format!("`runlet executions --function {function}` shows it")),
             _ => None,

@@ -68,7 +68,9 @@ pub(crate) fn find(
     let mut found = revisions.iter().filter(meant);
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one.revision.clone()),
-        (None, _) => Err(CliError::NoRevision { wanted: wanted.to_string(), function: function.clone(), several: false }),
+        (None, _) => {
+            Err(CliError::NoRevision { wanted: wanted.to_string(), function: function.clone(), several: false })
+        }
         (Some(_), Some(_)) => {
             Err(CliError::NoRevision { wanted: wanted.to_string(), function: function.clone(), several: true })
         }

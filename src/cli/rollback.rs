@@ -6,9 +6,9 @@ use runlet_core::store::function::Function;
 use serde_json::json;
 
 use super::errors::CliError;
+use super::output;
 use super::revision::{self, Wanted};
 use super::session::{Session, field};
-use super::output;
 use crate::client::Call;
 
 /// What `rollback` takes.

@@ -95,9 +95,11 @@ fn conclude(session: &Session, invocation: &Invocation, document: &[u8]) -> Resu
 
 /// The code of an invocation that did not succeed.
 fn code(invocation: &Invocation) -> Option<Code> {
-    if invocation.state == InvocationState::Succeeded {
-        return None;
+    let of_outcome = || invocation.outcome.as_ref().and_then(|outcome| Code::of_outcome(outcome.kind));
+    match invocation.state {
+        InvocationState::Succeeded => None,
+        InvocationState::Cancelled => Some(Code::Cancelled),
+        InvocationState::Expired => Some(Code::FunctionTimeout),
+        _ => Some(of_outcome().unwrap_or(Code::FunctionError)),
     }
-    let of_outcome = invocation.outcome.as_ref().and_then(|outcome| Code::of_outcome(outcome.kind));
-    Some(of_outcome.unwrap_or(Code::Cancelled))
 }

@@ -116,7 +116,10 @@ fn a_rollback_flips_the_pointer_and_the_triggers() {
     let three = deploy(&host, "three", GITHUB_TRIGGER);
     let back = |args: &[&str]| {
         let output = host.cli(args);
-        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
     };
     let (code, text) = back(&["rollback", "f"]);
     assert_eq!(code, Some(0), "{text}");
@@ -162,9 +165,17 @@ fn changes_can_ask_for_a_version_first() {
         let dir = host.scratch();
         write_function(&dir, &[("function.toml", &python_manifest("f", "")), ("main.py", &code("three"))]);
         let files = ["function.toml", "main.py"];
-        std::process::Command::new("tar").arg("-C").arg(&dir).args(["-cf", "-"]).args(files).output().expect("tar").stdout
+        std::process::Command::new("tar")
+            .arg("-C")
+            .arg(&dir)
+            .args(["-cf", "-"])
+            .args(files)
+            .output()
+            .expect("tar")
+            .stdout
     };
-    let put = |name: &str, value: &str| host.http("PUT", "/v1/functions/f").header(name, value).body(tar.clone()).send();
+    let put =
+        |name: &str, value: &str| host.http("PUT", "/v1/functions/f").header(name, value).body(tar.clone()).send();
     assert_eq!(put("If-Match", &etag).expect(412).code(), "precondition_failed");
     put("If-None-Match", "*").expect(412);
     put("If-Match", "nonsense").expect(422);

@@ -160,12 +160,19 @@ fn every_list_is_read_page_by_page() {
 #[test]
 fn a_wait_ends_with_the_invocation() {
     let host = TestHost::start();
-    host.python("f", "", "import time\n\ndef handle(event, context):\n    time.sleep(event['sleep'])\n    return 1 / event['by']\n");
+    host.python(
+        "f",
+        "",
+        "import time\n\ndef handle(event, context):\n    time.sleep(event['sleep'])\n    return 1 / event['by']\n",
+    );
     let id = host.submit("f", &json!({"sleep": 0.5, "by": 1}));
     let waited = host.get(&format!("/v1/invocations/{id}?wait=30s"));
     assert_eq!(waited["invocation"]["state"], "succeeded");
     let typed = host.cli(&["wait", &id]);
-    assert_eq!((typed.status.code(), String::from_utf8_lossy(&typed.stdout).trim()), (Some(0), format!("{id} succeeded").as_str()));
+    assert_eq!(
+        (typed.status.code(), String::from_utf8_lossy(&typed.stdout).trim()),
+        (Some(0), format!("{id} succeeded").as_str())
+    );
     let failed = host.submit("f", &json!({"sleep": 0, "by": 0}));
     let typed = host.cli(&["wait", &failed]);
     assert_eq!(typed.status.code(), Some(20), "{}", String::from_utf8_lossy(&typed.stderr));

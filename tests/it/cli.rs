@@ -209,7 +209,8 @@ fn doctor_tells_what_the_host_offers_with_and_without_a_server() {
         let all = findings["findings"].as_array().expect("a list").clone();
         all.into_iter().find(|finding| finding["point"] == name).unwrap_or_else(|| panic!("no {name} in {findings}"))
     };
-    for name in ["kernel", "namespaces", "user namespaces", "cgroups", "seccomp", "/proc", "postgres", "disk", "listen"] {
+    for name in ["kernel", "namespaces", "user namespaces", "cgroups", "seccomp", "/proc", "postgres", "disk", "listen"]
+    {
         assert_eq!(point(&with, name)["health"], "ok", "{with}");
     }
     assert!(point(&with, "server")["found"].as_str().is_some_and(|found| found.contains("is well")), "{with}");
@@ -235,6 +236,12 @@ fn shells_get_scripts_that_they_can_read() {
     }
     // Bash is on every machine: it reads the script, and completes a verb by it.
     let complete = r#"source <("$0" completions bash); COMP_WORDS=(runlet rollb); COMP_CWORD=1; _runlet runlet rollb runlet; echo "${COMPREPLY[@]}""#;
-    let output = Command::new("bash").args(["-c", complete, env!("CARGO_BIN_EXE_runlet")]).output().expect("bash is there");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "rollback", "{}", String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new("bash").args(["-c", complete, env!("CARGO_BIN_EXE_runlet")]).output().expect("bash is there");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "rollback",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

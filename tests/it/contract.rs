@@ -28,7 +28,8 @@ pub(crate) fn expect_documented(method: &str, path: &str, status: u16, text: &st
     let path = path.split('?').next().unwrap_or_default();
     let paths = DOCUMENT["paths"].as_object().expect("an object");
     // A path without parameters is meant before one that has them.
-    let item = paths.get(path).or_else(|| paths.iter().find(|(pattern, _)| matches(pattern, path)).map(|(_, item)| item));
+    let item =
+        paths.get(path).or_else(|| paths.iter().find(|(pattern, _)| matches(pattern, path)).map(|(_, item)| item));
     let Some(operation) = item.and_then(|item| item.get(method.to_ascii_lowercase())) else { return };
     assert!(
         operation["responses"][status.to_string()].is_object(),

@@ -17,19 +17,28 @@ const VERSION: &str = "4.32.5";
 const ROLES: [&str; 6] = ["none", "ci", "viewer", "invoker", "deployer", "admin"];
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
-/// The tool, installed into a directory of its own below `target` at the first use.
+/// Where the tool is: installed into a directory of its own below `target` at the first use.
 fn tool() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("schemathesis-{VERSION}"));
-    let program = dir.join("bin/schemathesis");
     let done = dir.join("installed");
     if !done.exists() {
         let _ = std::fs::remove_dir_all(&dir);
-        run(Command::new("python3").args(["-m", "venv"]).arg(&dir));
-        let package = format!("schemathesis=={VERSION}");
-        run(Command::new(dir.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", &package]));
+        let setup = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/setup.sh");
+        run(Command::new(setup).args(["install", "tests"]));
+        let quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--root-user-action=ignore"];
+        let mut pip = python(&dir);
+        pip.args(["-m", "pip", "install"]).args(quiet).args(["--only-binary", ":all:", "--target"]).arg(&dir);
+        run(pip.arg(format!("schemathesis=={VERSION}")));
         std::fs::write(done, "").expect("it is writable");
     }
-    program
+    dir
+}
+
+/// Python, with what is installed in this directory.
+fn python(dir: &Path) -> Command {
+    let mut command = Command::new("/usr/bin/python3");
+    command.env("PYTHONPATH", dir).env("PYTHONHASHSEED", "0").stdin(Stdio::null());
+    command
 }
 
 fn run(command: &mut Command) {
@@ -40,8 +49,16 @@ fn run(command: &mut Command) {
 /// Starts a round of requests as this role; its report goes to `report`.
 fn start(host: &TestHost, role: &str, report: &Path) -> Child {
     let url = format!("http://{}", host.address());
-    let mut command = Command::new(tool());
-    command.args(["run", &format!("{url}/v1/openapi.json"), "--url", &url, "--checks", CHECKS, "--continue-on-failure"]);
+    let mut command = python(&tool());
+    command.args(["-c", "import schemathesis.cli; schemathesis.cli.schemathesis()"]).args([
+        "run",
+        &format!("{url}/v1/openapi.json"),
+        "--url",
+        &url,
+        "--checks",
+        CHECKS,
+        "--continue-on-failure",
+    ]);
     command.args(["--no-color", "--warnings", "off", "--suppress-health-check", "all", "--request-timeout", "90"]);
     command.args(["--generation-database", "none"]).args(scaled(
         &["--phases", "coverage,fuzzing", "--max-examples", "4", "--generation-deterministic", "--max-time", "60"][..],
@@ -53,7 +70,7 @@ fn start(host: &TestHost, role: &str, report: &Path) -> Child {
         command.args(["-H", &format!("Authorization: Bearer {secret}")]);
     }
     let file = std::fs::File::create(report).expect("it is writable");
-    command.current_dir(report.parent().expect("it has one")).env("PYTHONHASHSEED", "0").stdin(Stdio::null());
+    command.current_dir(report.parent().expect("it has one"));
     command.stdout(file.try_clone().expect("one more descriptor")).stderr(file).spawn().expect("it is installed")
 }
 
