@@ -7,6 +7,7 @@ use runlet_core::id::InvocationId;
 use runlet_core::invocation::InvocationState;
 use runlet_core::name::Namespace;
 use runlet_core::outcome::Outcome;
+use runlet_core::precondition::Precondition;
 
 use crate::host::*;
 
