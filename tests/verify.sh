@@ -1,14 +1,15 @@
 #!/bin/bash
-# Full-size runs that CI cannot hold: `tests/verify.sh crash`. Each writes its table, with the commit, to docs/verify/.
+# Full-size runs that CI cannot hold: `tests/verify.sh MODULE [NAME]` runs a module of tests/it at full size. Each writes its table, with the commit, to docs/verify/.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
-name=${1:?usage: tests/verify.sh crash}
+module=${1:?usage: tests/verify.sh MODULE [NAME]}
+name=${2:-$module}
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-timeout 60m cargo test --locked --test it "$name::" -- --nocapture
+timeout 60m cargo test --locked --test it "$module::" -- --nocapture
 
 mkdir -p docs/verify
 changed=''

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
@@ -70,7 +71,7 @@ impl RuntimeKind {
 }
 
 /// What happens to a sandbox between two invocations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.

@@ -6,9 +6,11 @@
 //! The guard fails closed: a request that no row of [`routes::ROUTES`] describes never reaches a handler. Filters only
 //! route; a handler takes an [`input::Input`] and returns a response or an [`errors::ApiError`].
 
+mod aliases;
 mod auth;
 mod calls;
 mod deliveries;
+mod deploy;
 mod errors;
 mod executions;
 mod functions;
@@ -16,9 +18,13 @@ mod guard;
 mod hooks;
 mod input;
 mod invocations;
+mod openapi;
+mod precondition;
 mod query;
+mod revisions;
 mod routes;
 mod streamed;
+mod stream;
 mod system;
 mod tokens;
 
@@ -118,6 +124,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(tokens::filter(api))
             .unify()
             .or(system::capacity_filter(api))
+            .unify()
+            .or(openapi::filter(api))
             .unify(),
     );
     v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()

@@ -48,14 +48,21 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 22] = [
+pub(crate) static ROUTES: [Route; 29] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
+    route(Method::GET, "/v1/openapi.json", Access::Anyone),
     route(Method::GET, "/v1/functions", VIEWER),
     route(Method::GET, "/v1/functions/{name}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}", DEPLOYER),
     route(Method::DELETE, "/v1/functions/{name}", DEPLOYER),
     route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
+    route(Method::GET, "/v1/functions/{name}/revisions", VIEWER),
+    route(Method::POST, "/v1/functions/{name}/rollback", DEPLOYER),
+    route(Method::GET, "/v1/functions/{name}/aliases", VIEWER),
+    route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
+    route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
+    route(Method::DELETE, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
     route(Method::GET, "/v1/invocations/{id}", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),

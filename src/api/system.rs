@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde_json::json;
+use runlet_core::engine::Capacity;
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -17,6 +19,19 @@ use crate::http::reply;
 /// A health check is answered within this time.
 const PING: Duration = Duration::from_secs(2);
 
+/// Whether the server can take work.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+}
+
+/// What the host has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CapacityBody {
+    capacity: Capacity,
+}
+
 pub(super) fn health_filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("healthz").and(warp::get()).and(input(api)).then(|input| answer(health(input))).boxed()
 }
@@ -25,14 +40,32 @@ pub(super) fn capacity_filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("capacity").and(warp::get()).and(input(api)).then(|input| answer(capacity(input))).boxed()
 }
 
-/// Says whether the server can take work, and nothing else: everybody may ask.
-async fn health(input: Input) -> Result<Response, ApiError> {
+/// Say whether the server can take work
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "server",
+    responses(
+        (status = 200, description = "It can", body = Health),
+        (status = 503, description = "It cannot: it stops, or its database does not answer", body = Health)
+    )
+)]
+pub(super) async fn health(input: Input) -> Result<Response, ApiError> {
     let well = !input.api.stopping.is_cancelled() && input.api.store.ping(PING).await.is_ok();
     let (status, word) = if well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    Ok(reply::json(status, &json!({ "status": word })))
+    Ok(reply::json(status, &Health { status: word }))
 }
 
-async fn capacity(input: Input) -> Result<Response, ApiError> {
+/// Say what the host has for sandboxes, and what of it is in use
+#[utoipa::path(
+    get,
+    path = "/v1/capacity",
+    tag = "server",
+    responses(
+        (status = 200, description = "The capacity", body = CapacityBody)
+    )
+)]
+pub(super) async fn capacity(input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
-    Ok(reply::envelope("capacity", &input.api.engine.capacity()))
+    Ok(reply::json(StatusCode::OK, &CapacityBody { capacity: input.api.engine.capacity() }))
 }

@@ -4,11 +4,14 @@
 //! network namespace of it left? `support` modules first, then one module per promise.
 
 mod calls;
+mod contract;
 mod host;
 mod http;
 mod leaks;
 mod wait;
 
+mod aliases;
+mod api;
 mod arrows;
 mod asynchronous;
 mod cli;
@@ -23,6 +26,7 @@ mod outcomes;
 mod output;
 mod sandbox;
 mod shared;
+mod schemathesis;
 mod spool;
 mod stream;
 mod tokens;

@@ -3,7 +3,8 @@
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
 mod accept;
-mod current;
+pub mod alias;
+pub mod current;
 pub mod delivery;
 pub mod error;
 pub mod execution;

@@ -117,10 +117,14 @@ impl Shared {
     async fn resolve(&self, new: &NewInvocation) -> Result<(RevisionDigest, Arc<Manifest>), EngineError> {
         let missing = |what, name: String| EngineError::NotFound { what, name, namespace: new.namespace.clone() };
         let Some(digest) = &new.revision else {
-            let function = self.store.current(&new.namespace, &new.function).await?;
-            let function = function.ok_or_else(|| missing("function", new.function.to_string()))?;
-            self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
-            return Ok((function.revision.clone(), self.manifests.of(&function)));
+            let current = self.store.current(&new.namespace, &new.function).await?;
+            let current = current.ok_or_else(|| missing("function", new.function.to_string()))?;
+            let function = &current.function;
+            // Behind an alias, sandboxes of other revisions are in use as well.
+            if current.aliases.is_empty() {
+                self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
+            }
+            return Ok((function.revision.clone(), self.manifests.of(function)));
         };
         let manifest = self.manifests.get(&new.namespace, digest).await?;
         let manifest = manifest.filter(|manifest| manifest.name == new.function);
