@@ -15,6 +15,7 @@ pub mod private;
 pub mod queue;
 mod text;
 pub mod token;
+pub mod wait;
 
 pub use error::StoreError;
 

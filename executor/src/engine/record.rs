@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runlet_core::metric::{self, Stage};
 use runlet_core::store::StoreError;
 use runlet_core::store::ledger::{Finish, Ledger};
 use tokio::time::{Instant, sleep};
@@ -21,6 +22,7 @@ pub(super) async fn record(
     patience: Option<Duration>,
     give_up: &CancellationToken,
 ) -> Result<bool, StoreError> {
+    let _timed = metric::timed(Stage::Record);
     let until = patience.map(|patience| Instant::now() + patience);
     let mut pause = PAUSES.0;
     loop {
