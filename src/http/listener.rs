@@ -228,7 +228,7 @@ mod tests {
         let mut second = TcpStream::connect(server.address).await.expect("in the backlog");
         second.write_all(GET).await.expect("sent");
         let mut byte = [0; 1];
-        let early = tokio::time::timeout(Duration::from_millis(900), second.read(&mut byte)).await;
+        let early = timeout(Duration::from_millis(900), second.read(&mut byte)).await;
         assert!(early.is_err(), "the only place is taken");
         drop(first);
         let answer = ask(&mut second, b"").await;
