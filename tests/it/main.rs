@@ -20,6 +20,7 @@ mod limits;
 mod outcomes;
 mod output;
 mod sandbox;
+mod spool;
 mod tokens;
 mod warm;
 mod webhook;
