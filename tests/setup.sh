@@ -37,6 +37,9 @@ missing() {
     have_postgres || echo postgresql
     have_python || echo python3
     command -v cc >/dev/null || echo gcc libc6-dev
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    command -v openssl >/dev/null || echo openssl
+    command -v slowhttptest >/dev/null || echo slowhttptest
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd
 }

@@ -4,6 +4,7 @@
 //! network namespace of it left? `support` modules first, then one module per promise.
 
 mod calls;
+mod edge;
 mod host;
 mod http;
 mod leaks;
@@ -17,10 +18,14 @@ mod deploy;
 mod faults;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod outcomes;
 mod output;
 mod sandbox;
+mod slow;
 mod spool;
+mod tls;
 mod tokens;
+mod trace;
 mod warm;
 mod webhook;
