@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 
 def connect(ca, protocol, url):
@@ -22,13 +22,29 @@ def connect(ca, protocol, url):
     return context.wrap_socket(raw, server_hostname=url.hostname)
 
 
+def frames(data):
+    """Whole frames at the head of `data`, those of the connection's end apart, and the rest.
+
+    The library takes the announcement of an end (GOAWAY) for the end itself; what is under way goes on in between.
+    """
+    whole, goodbyes = b"", 0
+    while len(data) >= 9 and len(data) >= (size := 9 + int.from_bytes(data[:3], "big")):
+        if data[3] == 7:
+            goodbyes += 1
+        else:
+            whole += data[:size]
+        data = data[size:]
+    return whole, goodbyes, data
+
+
 def over_two(stream, url, method, headers, body):
     connection = H2Connection(H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
     head = [(":method", method), (":scheme", "https"), (":authority", url.netloc), (":path", url.path)]
     connection.send_headers(1, head + headers, end_stream=not body)
     stream.sendall(connection.data_to_send())
-    answer = {"status": None, "headers": {}, "body": ""}
+    answer = {"status": None, "headers": {}, "body": "", "goodbyes": 0}
+    rest = b""
     while True:
         if body:
             size = min(connection.local_flow_control_window(1), connection.max_outbound_frame_size, len(body))
@@ -41,6 +57,8 @@ def over_two(stream, url, method, headers, body):
         if not data:
             answer["cut"] = True
             return answer
+        data, goodbyes, rest = frames(rest + data)
+        answer["goodbyes"] += goodbyes
         for event in connection.receive_data(data):
             if isinstance(event, ResponseReceived):
                 answer["headers"] = dict(event.headers)
@@ -48,8 +66,6 @@ def over_two(stream, url, method, headers, body):
             elif isinstance(event, DataReceived):
                 answer["body"] += event.data.decode()
                 connection.acknowledge_received_data(event.flow_controlled_length, 1)
-            elif isinstance(event, ConnectionTerminated):
-                answer["goaway"] = True
             elif isinstance(event, (StreamEnded, StreamReset)):
                 answer["reset"] = isinstance(event, StreamReset)
                 return answer

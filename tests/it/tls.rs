@@ -169,6 +169,7 @@ fn a_soft_stop_lets_calls_over_http_2_end() {
         (call.join().expect("it does not panic"), ended)
     });
     assert_eq!((&answer["status"], &answer["body"]), (&json!(200), &json!("\"slept\"")), "{answer}");
+    assert!(answer["goodbyes"].as_u64() >= Some(1), "it is told not to ask for more: {answer}");
     assert!(ended.success(), "{ended}");
     host.finish();
 }
