@@ -3,12 +3,12 @@
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
-name=${1:?usage: tests/verify.sh crash}
+name=${1:?usage: tests/verify.sh NAME [MODULE OF THE TESTS]}
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-timeout 60m cargo test --locked --test it "$name::" -- --nocapture
+timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture
 
 mkdir -p docs/verify
 changed=''

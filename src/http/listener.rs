@@ -3,6 +3,7 @@
 //! It bounds connections and stops in two steps: on `soft` it accepts no more and lets what runs end; on `hard` it closes
 //! the rest. TLS is spoken in the connection's own task, so that a slow handshake holds nobody up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
@@ -127,16 +128,16 @@ where
         () = place.pulse.leave.cancelled() => None,
     };
     let Some((wire, multiplexed)) = ready else { return };
-    let pulse = std::sync::Arc::clone(&place.pulse);
+    let pulse = Arc::clone(&place.pulse);
     Connection { wire, peer, pulse, multiplexed, tasks, stop }.serve(handler).await;
 }
 
 /// Agrees on TLS, where it is spoken. Says whether the client speaks HTTP/2.
 async fn settle(guest: Guest, place: &Place) -> Option<(Box<dyn Wire>, bool)> {
-    let metered = |pulse| std::sync::Arc::clone(pulse);
+    let pulse = Arc::clone(&place.pulse);
     match guest {
-        Guest::Unix(stream) => Some((Box::new(Metered::new(stream, metered(&place.pulse))), false)),
-        Guest::Tcp(stream, None) => Some((Box::new(Metered::new(stream, metered(&place.pulse))), false)),
+        Guest::Unix(stream) => Some((Box::new(Metered::new(stream, pulse)), false)),
+        Guest::Tcp(stream, None) => Some((Box::new(Metered::new(stream, pulse)), false)),
         Guest::Tcp(stream, Some(certificate)) => {
             let Ok(agreed) = timeout(HANDSHAKE, handshake(stream, &certificate, place)).await else {
                 metric::cut_off("handshake");
@@ -158,7 +159,7 @@ async fn handshake(mut stream: TcpStream, certificate: &Certificate, place: &Pla
         let _ = stream.shutdown().await;
         return None;
     }
-    let metered = Metered::new(stream, std::sync::Arc::clone(&place.pulse));
+    let metered = Metered::new(stream, Arc::clone(&place.pulse));
     match certificate.acceptor().accept(metered).await {
         Ok(stream) => {
             let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
