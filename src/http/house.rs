@@ -15,8 +15,8 @@ use super::pulse::Pulse;
 
 /// Who has just come, or has just been answered, is left alone for so long.
 const MANNERS: Duration = Duration::from_millis(500);
-/// How often a full house looks for somebody to leave.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a full house looks again for somebody to leave.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// The connections of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,11 +52,14 @@ impl House {
     /// Waits until there is a free place.
     pub(super) async fn vacancy(&self) -> OwnedSemaphorePermit {
         loop {
+            if self.0.places.available_permits() == 0 {
+                self.ask_somebody_to_leave();
+            }
             match timeout(LOOK, Arc::clone(&self.0.places).acquire_owned()).await {
                 Ok(Ok(permit)) => return permit,
                 // Nobody closes it.
                 Ok(Err(_)) => std::future::pending().await,
-                Err(_) => self.ask_somebody_to_leave(),
+                Err(_) => {}
             }
         }
     }
