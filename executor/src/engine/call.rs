@@ -15,10 +15,10 @@ use runlet_core::metric::{self, Stage};
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
+use super::detach::{Detached, Left};
 use super::job::Job;
 use super::registry::Live;
 use super::run::{Ended, Placed, ended_early};
@@ -34,8 +34,6 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an end is tried to be put on record for a call that may have a start.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
-
-type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
 /// A turn and a place for it.
 type Seated = (Turn<Handle>, Seat<Handle>);
@@ -91,10 +89,7 @@ impl Shared {
         if let Some(Err(refused)) = admission.as_mut().output_mut() {
             return Err(refused.clone().into());
         }
-        let (answer, reply) = oneshot::channel();
-        self.tasks.spawn(Arc::clone(self).run_call(job, new, admission, answer));
-        // Only a panic leaves no answer.
-        reply.await.unwrap_or_else(|_| Err(EngineError::SandboxLost("the execution was cut off by a fault".to_owned())))
+        Detached::new(&self.tasks, |left| Arc::clone(self).run_call(job, new, admission, left)).await
     }
 
     /// Whether new work may begin.
@@ -126,7 +121,13 @@ impl Shared {
         Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
     }
 
-    async fn run_call(self: Arc<Self>, job: Job, new: NewInvocation, admission: Admission, mut answer: Answer) {
+    async fn run_call(
+        self: Arc<Self>,
+        job: Job,
+        new: NewInvocation,
+        admission: Admission,
+        mut left: Left,
+    ) -> Result<Reply, EngineError> {
         let live = self.registry.enter(job.invocation, job.execution, None);
         let start = CallStart {
             invocation: job.invocation,
@@ -139,15 +140,15 @@ impl Shared {
         let road = self.road(&job);
         // It waits for its turn and its sandbox is made while the start goes on record; no code of the function runs before it is.
         let seated = async {
-            let (turn, seat) = self.turn(admission, &live, &mut answer).await?;
+            let (turn, seat) = self.turn(admission, &live, &mut left).await?;
             Ok((turn, self.place(&job, seat, &live).await))
         };
         let (started, seated) = tokio::join!(road.start(start), seated);
         if let Err(error) = started {
-            let _ = answer.send(Err(error.into()));
             drop(live);
-            self.never_started(&job, &road, seated.ok().map(|(_, placed)| placed)).await;
-            return;
+            let placed = seated.ok().map(|(_, placed)| placed);
+            self.tasks.spawn(Arc::clone(&self).never_started(job, road, placed));
+            return Err(error.into());
         }
         let (ended, refused) = match seated {
             Ok((turn, Ok(placed))) => (self.execute(&job, placed, turn, &live).await, None),
@@ -156,18 +157,19 @@ impl Shared {
         };
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
-        self.answer(&job, &road, finish, refused, answer).await;
+        let answer = self.answer(&job, road, finish, refused).await;
         self.bell.ring(job.invocation);
+        answer
     }
 
     /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.
-    async fn turn(&self, admission: Admission, live: &Live, answer: &mut Answer) -> Result<Seated, Unseated> {
+    async fn turn(&self, admission: Admission, live: &Live, left: &mut Left) -> Result<Seated, Unseated> {
         let _timed = metric::timed(Stage::Admission);
         let mut admission = admission;
         let admitted = tokio::select! {
             () = &mut admission => admission.as_mut().take_output(),
             () = live.token.cancelled() => return Err(Unseated { outcome: ended_early(live), told: None }),
-            () = answer.closed() => {
+            _ = left => {
                 let outcome = Outcome::because(OutcomeKind::Cancelled, "the caller went away before it had begun");
                 return Err(Unseated { outcome, told: None });
             }
@@ -180,40 +182,48 @@ impl Shared {
     }
 
     /// The start is not known to be on record. It may be all the same, if only the answer was lost: then it gets an end.
-    async fn never_started(&self, job: &Job, road: &Road, placed: Option<Result<Placed, Outcome>>) {
+    async fn never_started(self: Arc<Self>, job: Job, road: Road, placed: Option<Result<Placed, Outcome>>) {
         if let Some(Ok(placed)) = placed {
-            self.unplace(job, placed).await;
+            self.unplace(&job, placed).await;
         }
         if matches!(road, Road::Spooled(_)) {
             // What a file refuses is not in it.
             return;
         }
         let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
-        let finish = Ended::before(outcome).finish(job, None);
+        let finish = Ended::before(outcome).finish(&job, None);
         if let Err(error) = road.finish(&finish, Some(CONFIRM_PATIENCE), &self.ended).await {
             tracing::debug!(execution.id = %job.execution, %error, "whether the call is on record is not known");
         }
     }
 
-    /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
+    /// The answer for the caller, once the end is on record. If that takes too long the caller is told so, and it goes on.
     /// One who was refused is told the reason instead of the outcome.
-    async fn answer(&self, job: &Job, road: &Road, finish: Finish, refused: Option<EngineError>, answer: Answer) {
+    async fn answer(
+        &self,
+        job: &Job,
+        road: Road,
+        finish: Finish,
+        refused: Option<EngineError>,
+    ) -> Result<Reply, EngineError> {
         match road.finish(&finish, Some(RECORD_PATIENCE), &self.ended).await {
             Ok(written) => {
-                let said = if let Some(refused) = refused {
-                    Err(refused)
-                } else if written || self.is_on_record(job, &finish).await {
-                    Ok(reply(finish))
-                } else {
-                    Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))
-                };
-                let _ = answer.send(said);
+                if let Some(refused) = refused {
+                    return Err(refused);
+                }
+                if written || self.is_on_record(job, &finish).await {
+                    return Ok(reply(finish));
+                }
+                Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))
             }
             Err(error) => {
-                let _ = answer.send(Err(error.into()));
-                if let Err(error) = road.finish(&finish, None, &self.ended).await {
-                    tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
-                }
+                let ended = self.ended.clone();
+                self.tasks.spawn(async move {
+                    if let Err(error) = road.finish(&finish, None, &ended).await {
+                        tracing::error!(execution.id = %finish.execution, %error, "the end of the execution is not on record");
+                    }
+                });
+                Err(error.into())
             }
         }
     }

@@ -4,14 +4,14 @@
 //!  call ──► admission ──► start on record ──► sandbox ──► code ──► output, then end on record ──► answer
 //!  submit ► queue ► claim (dispatch) ► admission ───────► sandbox ──► ...                        (fenced)
 //! ```
-//! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs: every execution is a task of
-//! the engine. The engine refuses to know how requests arrive and how a sandbox is made.
+//! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs. The engine refuses to know how requests arrive and how a sandbox is made.
 
 mod backlog;
 mod bell;
 mod body;
 mod call;
 mod claim;
+mod detach;
 mod job;
 mod manifests;
 mod observe;
