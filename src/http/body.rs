@@ -11,6 +11,8 @@ use hyper::header::{CONTENT_LENGTH, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use super::pulse;
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
@@ -119,6 +121,7 @@ async fn collect(
     if declared.is_some_and(|length| length > limit) {
         return Err(BodyError::TooLarge(limit));
     }
+    let _reading = pulse::reading();
     let begin = Instant::now();
     let mut share: Option<OwnedSemaphorePermit> = None;
     let mut first = Bytes::new();
@@ -166,6 +169,7 @@ where
             }
         }
     };
+    let _reading = pulse::reading();
     // Running out of time is no error here: the connection is closed then.
     let _ = timeout(DISCARD_TIME, reading).await;
 }

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Peer;
 use super::listener::Stop;
-use super::pulse::{Patience, Pulse, Verdict, Watched};
+use super::pulse::{self, Patience, Pulse, Verdict, Watched};
 
 /// A client has this long for a request line and headers, and for the first of them on a new connection.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Connection {
         let of_service = Arc::clone(&pulse);
         let service = service_fn(move |request| {
             let busy = of_service.enter();
-            let answer = handler(request, peer);
+            let answer = pulse::of(Arc::clone(&of_service), handler(request, peer));
             async move { Ok::<Response<_>, std::convert::Infallible>(answer.await.map(|body| Watched::new(body, busy))) }
         });
         // Whatever still runs for a connection that is gone ends with it.
@@ -173,8 +173,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
-        if into.filled().len() > before {
-            self.pulse.touch();
+        let more = into.filled().len() - before;
+        if more > 0 {
+            self.pulse.receive(more);
         }
         Poll::Ready(result)
     }

@@ -1,7 +1,8 @@
 //! The house: how many connections a listener has, and who leaves when it is full.
 //!
-//! When every place is taken, the connection that has been without a request for longest makes room. So clients that hold
-//! connections open and send nothing, or half a head, cannot keep others out; a connection with a request is never cut for it.
+//! When every place is taken, the connection whose client has wasted it for longest makes room: by asking nothing, by sending
+//! half a head or a body drop by drop, by not taking its answer. So nobody can keep others out by holding connections open, and
+//! a connection that the server is at work for is never cut for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::pulse::Pulse;
 
 /// Who has just come, or has just been answered, is left alone for so long.
-const MANNERS: Duration = Duration::from_millis(500);
+const MANNERS: Duration = Duration::from_millis(750);
 /// How often a full house looks again for somebody to leave.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -79,10 +80,10 @@ impl House {
     fn ask_somebody_to_leave(&self) {
         let now = Instant::now();
         let guests = self.guests();
-        let idle = guests.1.values().filter(|pulse| !pulse.leave.is_cancelled());
-        let longest = idle.filter_map(|pulse| Some((pulse.idle(now)?, pulse))).max_by_key(|(idle, _)| *idle);
-        if let Some((idle, pulse)) = longest
-            && idle >= MANNERS
+        let staying = guests.1.values().filter(|pulse| !pulse.leave.is_cancelled());
+        let longest = staying.filter_map(|pulse| Some((pulse.wasted(now)?, pulse))).max_by_key(|(wasted, _)| *wasted);
+        if let Some((wasted, pulse)) = longest
+            && wasted >= MANNERS
         {
             metric::cut_off("room");
             pulse.leave.cancel();

@@ -17,12 +17,53 @@ use tokio_util::sync::CancellationToken;
 /// Largest piece of an answer that is handed to the connection at a time: a client shows its pace by taking them.
 const PIECE: usize = 64 * 1024;
 
+tokio::task_local! {
+    /// The connection that the running request came by.
+    static OWN: Arc<Pulse>;
+}
+
+/// Answers a request of the connection that has this pulse.
+pub(super) async fn of<F: Future>(pulse: Arc<Pulse>, answer: F) -> F::Output {
+    OWN.scope(pulse, answer).await
+}
+
+/// Says that the running request waits for the rest of its body, until the guard is dropped.
+pub(super) fn reading() -> Option<Reading> {
+    OWN.try_with(|pulse| {
+        if pulse.reading.fetch_add(1, Ordering::AcqRel) == 0 {
+            pulse.reading_since.store(pulse.clock(Instant::now()), Ordering::Relaxed);
+            pulse.received_before.store(pulse.received.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        Reading(Arc::clone(pulse))
+    })
+    .ok()
+}
+
+/// A request waits for its body.
+#[derive(Debug)]
+pub(super) struct Reading(Arc<Pulse>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Who sends a body more slowly than this, in bytes a second, may be asked to leave a full house.
+const PACE: u64 = 16 * 1024;
+
 /// One connection's pulse.
 #[derive(Debug)]
 pub(super) struct Pulse {
     begin: Instant,
     /// Requests between their head and the last byte of their answer.
     busy: AtomicUsize,
+    /// Of them, those that wait for their body; since when the first of them does, and what had been received by then.
+    reading: AtomicUsize,
+    reading_since: AtomicU64,
+    received_before: AtomicU64,
+    /// Bytes that the client has sent.
+    received: AtomicU64,
     /// When the last request ended, or the connection began: milliseconds since its begin.
     idle_since: AtomicU64,
     /// When bytes went either way for the last time, likewise.
@@ -61,6 +102,10 @@ impl Pulse {
         Arc::new(Self {
             begin: Instant::now(),
             busy: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
+            reading_since: AtomicU64::new(0),
+            received_before: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             owing: Mutex::default(),
@@ -87,8 +132,31 @@ impl Pulse {
         self.moved.store(self.clock(Instant::now()), Ordering::Relaxed);
     }
 
+    /// Bytes came.
+    pub(super) fn receive(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// For how long its place has been of no use because of the client: it asks nothing, sends a body slowly, or does not
+    /// take an answer. `None` while the server is at work for it.
+    pub(super) fn wasted(&self, now: Instant) -> Option<Duration> {
+        let busy = self.busy.load(Ordering::Acquire);
+        if busy == 0 {
+            return self.idle(now);
+        }
+        let owed = self.owing().iter().map(|(_, since)| now.saturating_duration_since(*since)).max();
+        if busy > self.reading.load(Ordering::Acquire) {
+            return owed;
+        }
+        let spent = self.since(&self.reading_since, now);
+        let sent = self.received.load(Ordering::Relaxed) - self.received_before.load(Ordering::Relaxed);
+        let slow = u128::from(sent) * 1000 < u128::from(PACE) * spent.as_millis();
+        if slow { Some(spent) } else { owed }
+    }
+
     /// How long it has had no request; `None` while it has one.
-    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
+    fn idle(&self, now: Instant) -> Option<Duration> {
         (self.busy.load(Ordering::Acquire) == 0).then(|| self.since(&self.idle_since, now))
     }
 
@@ -240,6 +308,27 @@ mod tests {
         drop(body);
         assert_eq!(after(&pulse, 31), Verdict::Keep);
         assert!(pulse.owing().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_place_is_wasted_by_silence_slowness_and_debt() {
+        let pulse = Pulse::new();
+        let wasted = |seconds| pulse.wasted(Instant::now() + Duration::from_secs(seconds)).is_some();
+        assert!(wasted(2), "it asks nothing");
+        let busy = pulse.enter();
+        assert!(!wasted(2), "the server is at work");
+        of(Arc::clone(&pulse), async {
+            let _reading = reading();
+            assert!(wasted(2), "the body does not come");
+            pulse.receive(1 << 20);
+            assert!(!wasted(2), "it does");
+            assert!(wasted(200), "it did");
+        })
+        .await;
+        assert!(!wasted(2), "the body is there");
+        busy.owe();
+        assert!(wasted(2), "the answer is not taken");
+        assert!(reading().is_none(), "this is no request");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import sys
+import time
 from urllib.parse import urlsplit
 
 from h2.config import H2Configuration
@@ -90,6 +91,7 @@ def main():
     url = urlsplit(url)
     headers = [tuple(header.split(":", 1)) for header in headers]
     body = sys.stdin.buffer.read()
+    begin = time.monotonic()
     try:
         stream = connect(ca, protocol, url)
     except ssl.SSLError as refusal:
@@ -98,7 +100,8 @@ def main():
     agreed = stream.selected_alpn_protocol()
     certificate = hashlib.sha256(stream.getpeercert(True)).hexdigest()
     answer = (over_two if agreed == "h2" else over_one)(stream, url, method, headers, body)
-    print(json.dumps(answer | {"alpn": agreed, "certificate": certificate, "tls": stream.version()}))
+    took = time.monotonic() - begin
+    print(json.dumps(answer | {"alpn": agreed, "certificate": certificate, "tls": stream.version(), "seconds": took}))
 
 
 main()
