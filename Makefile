@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup build run test lint unit-and-it bench verify-crash verify-api sqlx clean
+.PHONY: help check setup build run test lint unit-and-it bench verify-crash verify-api verify-edge sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,7 +51,10 @@ verify-crash: setup ## kill -9 the server 20 times amid accepted work; the table
 	@tests/verify.sh crash
 
 verify-api: setup ## PyPI's schemathesis against the API's own document, 60 s as each role; the table goes to docs/verify/api.md
-	@tests/verify.sh schemathesis api
+	@tests/verify.sh api schemathesis
+
+verify-edge: setup ## Slow and hostile clients in full size, HTTP/1.1 and HTTP/2; the table goes to docs/verify/edge.md
+	@tests/verify.sh edge slow
 
 sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
 	@core/sqlx-prepare.sh

@@ -42,6 +42,9 @@ missing() {
     have_node || echo nodejs
     have_perl || echo perl
     command -v cc >/dev/null || echo gcc libc6-dev
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    command -v openssl >/dev/null || echo openssl
+    command -v slowhttptest >/dev/null || echo slowhttptest
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{DeliveryId, InvocationId, TriggerId};
+use crate::trace::Trace;
 
 /// The door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -65,12 +66,15 @@ pub struct Cause {
     /// The event in the one shape that all forges share, where an adapter made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalised: Option<serde_json::Value>,
+    /// The trace it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
 }
 
 impl Cause {
     /// A cause of `kind` with nothing else known.
     #[must_use]
     pub const fn of_kind(kind: CauseKind) -> Self {
-        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None }
+        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None, trace: None }
     }
 }

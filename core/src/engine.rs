@@ -232,6 +232,8 @@ pub struct Capacity {
     pub memory_used: u64,
     /// Sandboxes that exist.
     pub sandboxes: u32,
+    /// Of them, those that wait for their next call.
+    pub parked: u32,
     /// Sandboxes that may exist at most.
     pub sandboxes_max: u32,
     /// Calls that wait for a sandbox.

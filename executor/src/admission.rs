@@ -323,6 +323,11 @@ impl<T: Handle> Admission<T> {
         self.0.lock().running(function)
     }
 
+    /// Sandboxes that wait for their next execution.
+    pub(crate) fn parked(&self) -> u32 {
+        self.0.lock().parked()
+    }
+
     /// Memory promised to sandboxes, sandboxes that exist, waiters.
     pub(crate) fn usage(&self) -> (u64, u32, usize) {
         self.0.lock().usage()

@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::Input;
 use super::streamed;
-use crate::http::reply;
+use crate::http::{front, reply};
 
 /// Largest payload.
 const PAYLOAD: usize = 25 << 20;
@@ -74,7 +74,7 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
         dedup: key.map(|key| DedupKey { scope: format!("api/{function}"), key }),
         function,
         revision,
-        cause: Cause::of_kind(CauseKind::Http),
+        cause: Cause { trace: front::trace(&input.headers), ..Cause::of_kind(CauseKind::Http) },
         payload: body.bytes.clone(),
         content_type,
         priority: 0,

@@ -42,6 +42,7 @@ use warp::reply::Response;
 
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
+use crate::stats::Stats;
 
 pub(crate) use guard::Guard;
 
@@ -71,12 +72,17 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping, .. } = parts;
+        let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -88,6 +94,8 @@ impl Api {
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            stats,
+            metrics_public,
         })
     }
 }
@@ -109,6 +117,10 @@ pub(crate) struct Parts {
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 /// Every route, one path segment a level, so that a request tries few branches.
@@ -128,5 +140,6 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(openapi::filter(api))
             .unify(),
     );
-    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+    let system = system::health_filter(api).or(system::metrics_filter(api)).unify();
+    v1.or(hooks::filter(api)).unify().or(system).unify().boxed()
 }

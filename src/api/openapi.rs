@@ -46,6 +46,7 @@ const TOKEN: &str = "token";
     paths(
         system::health,
         system::capacity,
+        system::metrics,
         self::show,
         hooks::receive,
         functions::list,

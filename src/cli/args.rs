@@ -37,7 +37,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Server: unix:/path, /path or http://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
+    /// Server: unix:/path, /path, http://host:port or https://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
     #[arg(long, global = true, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Token, rl_...; better in the environment, where `ps` does not show it [env: RUNLET_TOKEN]

@@ -165,7 +165,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Host(_) | Self::Namespace(_) | Self::NotText { .. } => USAGE,
-            Self::Client(ClientError::BadHeader(_)) => USAGE,
+            Self::Client(ClientError::BadHeader(_) | ClientError::Trust(_)) => USAGE,
             Self::Client(_) => UNAVAILABLE,
             Self::Problem { problem, .. } => problem.code.exit_code(),
             Self::StrangeAnswer { .. } => PROTOCOL,
@@ -189,6 +189,11 @@ impl CliError {
     fn advice(&self) -> Option<String> {
         match self {
             Self::Client(ClientError::Connect { host, source }) => Some(connect_advice(host, source)),
+            Self::Client(ClientError::Unsafe { .. }) => Some(
+                "if the server's certificate is your own authority's, name that in RUNLET_CA_FILE; the name in RUNLET_HOST \
+                 must be one of the certificate's"
+                    .to_owned(),
+            ),
             Self::Client(ClientError::Broken { sent, .. }) if *sent > 1 << 20 => {
                 Some("the server may have refused a body of this size; its log says so".to_owned())
             }
@@ -221,7 +226,7 @@ impl CliError {
     /// Whether the same request may work in a moment: the server restarts, or something is full.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Client(error) => !matches!(error, ClientError::BadHeader(_)),
+            Self::Client(error) => !matches!(error, ClientError::BadHeader(_) | ClientError::Trust(_)),
             Self::Problem { problem, .. } => problem.code.retry_after().is_some(),
             _ => false,
         }
@@ -315,7 +320,7 @@ fn connect_advice(host: &Host, source: &io::Error) -> String {
         (Host::Unix(_), _) => "start a server with `runlet serve` (as root), or name the one you mean: --data-dir or \
                                RUNLET_DATA_DIR, --host or RUNLET_HOST"
             .to_owned(),
-        (Host::Http { .. }, _) => {
+        (Host::Http { .. } | Host::Https { .. }, _) => {
             "check the address in --host or RUNLET_HOST, and that `runlet serve` runs and listens there".to_owned()
         }
     }

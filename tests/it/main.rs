@@ -5,6 +5,7 @@
 
 mod calls;
 mod contract;
+mod edge;
 mod host;
 mod http;
 mod leaks;
@@ -21,14 +22,18 @@ mod deploy;
 mod faults;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod node;
 mod outcomes;
 mod output;
 mod sandbox;
-mod shared;
 mod schemathesis;
+mod shared;
+mod slow;
 mod spool;
 mod stream;
+mod tls;
 mod tokens;
+mod trace;
 mod warm;
 mod webhook;

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod spool;
 mod text;
 pub mod token;
+pub mod wait;
 
 pub use error::StoreError;
 

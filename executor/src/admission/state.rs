@@ -109,6 +109,11 @@ impl<T: Handle, W> Book<T, W> {
         (self.memory, self.sandboxes, self.queue.len())
     }
 
+    /// Sandboxes that wait for their next execution.
+    pub(super) fn parked(&self) -> u32 {
+        u32::try_from(self.parked.len()).unwrap_or(u32::MAX)
+    }
+
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.
     pub(super) fn arrive(&mut self, want: Want, has_turn: bool, counted: bool, answer: W) -> (Arrival<T>, Vec<T>) {
         if self.closed {

@@ -11,6 +11,7 @@ use runlet_core::clock;
 use runlet_core::engine::{EngineError, NewInvocation, Reply, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::Manifest;
+use runlet_core::metric::{self, Stage};
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
@@ -185,6 +186,7 @@ impl Shared {
 
     /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.
     async fn turn(&self, admission: Admission, live: &Live, left: &mut Left) -> Result<Seated, Unseated> {
+        let _timed = metric::timed(Stage::Admission);
         let mut admission = admission;
         let admitted = tokio::select! {
             () = &mut admission => admission.as_mut().take_output(),
@@ -258,12 +260,14 @@ impl Shared {
 
     /// One line per execution.
     pub(super) fn log_end(&self, job: &Job, finish: &Finish) {
+        metric::ended(&job.namespace, &job.function, finish.outcome.kind);
         let started = finish.running.as_ref();
         tracing::info!(
             namespace = %job.namespace,
             function.name = %job.function,
             invocation.id = %job.invocation,
             execution.id = %job.execution,
+            trace.id = job.cause.trace.as_ref().map(|trace| trace.parent.trace_id()),
             sandbox.id = started.map(|running| running.sandbox.as_str()),
             start = started.map(|running| running.start.as_str()),
             attempt = job.attempt,

@@ -134,8 +134,10 @@ impl Job {
     }
 
     fn context(&self, deadline: Timestamp) -> serde_json::Value {
-        let Cause { kind, trigger, delivery, headers, normalised, .. } = &self.cause;
+        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
         json!({
+            "traceparent": trace.as_ref().map(|trace| &trace.parent),
+            "tracestate": trace.as_ref().and_then(|trace| trace.state.as_deref()),
             "namespace": self.namespace,
             "function": self.function,
             "revision": self.revision,
@@ -165,6 +167,10 @@ impl Job {
         ];
         facts.extend(self.cause.trigger.map(|id| ("RUNLET_TRIGGER", id.to_string())));
         facts.extend(self.cause.delivery.map(|id| ("RUNLET_DELIVERY", id.to_string())));
+        if let Some(trace) = &self.cause.trace {
+            facts.push(("TRACEPARENT", trace.parent.to_string()));
+            facts.extend(trace.state.clone().map(|state| ("TRACESTATE", state)));
+        }
         facts
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::execution::{Remains, StartKind, Usage};
 use runlet_core::manifest::{Durability, RuntimeKind};
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{Finish, Running};
 use tokio::time::Instant;
@@ -139,6 +140,7 @@ impl Shared {
     /// # Errors
     /// The outcome of an execution that cannot start.
     pub(super) async fn place(&self, job: &Job, seat: Seat<Handle>, live: &Live) -> Result<Placed, Outcome> {
+        let _timed = metric::timed(Stage::Place);
         let mut seat = seat;
         let room = loop {
             match seat {
@@ -204,6 +206,7 @@ impl Shared {
     /// Runs the job in its sandbox. The turn ends with the code, the sandbox goes back to the pool or is gone; all
     /// output is on record when this returns.
     pub(super) async fn execute(&self, job: &Job, placed: Placed, turn: Turn<Handle>, live: &Live) -> Ended {
+        let _timed = metric::timed(Stage::Run);
         let timeout = job.manifest.limits.timeout.0;
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
@@ -321,6 +324,7 @@ impl Shared {
     /// Says that the code is given the event now.
     fn note(&self, job: &Job, start: StartKind, sandbox: &str) -> Running {
         let running = Running { execution: job.execution, start, sandbox: sandbox.to_owned(), at: clock::now() };
+        metric::started(start);
         self.ledger.running(running.clone());
         running
     }
