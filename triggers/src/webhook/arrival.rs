@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use runlet_core::cause::{Cause, CauseKind};
+use runlet_core::clock;
 use runlet_core::engine::{DedupKey, NewInvocation};
 use runlet_core::name::{HookPath, Namespace};
 use runlet_core::secret::Secret;
@@ -51,7 +52,7 @@ impl Arrival {
     pub(super) async fn examine(self, secret: Secret) -> Result<(Self, Examined), Failure> {
         let inline = self.incoming.body.len() <= INLINE_BODY;
         let examine = move || {
-            let request = Request { headers: &self.incoming.headers, body: &self.incoming.body };
+            let request = Request { headers: &self.incoming.headers, body: &self.incoming.body, at: clock::now() };
             let examined = examine(self.adapter, &secret, &request, &self.triggers);
             (self, examined)
         };
@@ -117,18 +118,25 @@ impl Arrival {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use runlet_core::id::TriggerId;
     use runlet_core::manifest::{AdapterKind, WebhookTrigger};
     use runlet_core::name::{FunctionName, SecretName};
 
     use super::super::adapter::Refusal;
-    use super::super::event::{EventKind, Normalised};
+    use super::super::event::EventKind;
+    use super::super::normalised::Normalised;
     use super::*;
 
     #[derive(Debug)]
     struct Deaf;
 
     impl Adapter for Deaf {
+        fn usable(&self, _: &Secret) -> Result<(), String> {
+            Ok(())
+        }
+
         fn verify(&self, _: &Request<'_>, _: &Secret) -> Result<(), Refusal> {
             Err(Refusal::Signature("no".to_owned()))
         }
@@ -149,9 +157,10 @@ mod tests {
             spec: WebhookTrigger {
                 path: HookPath::new("gh").unwrap(),
                 adapter: AdapterKind::Github,
-                secret: SecretName::new("s").unwrap(),
+                secret: Some(SecretName::new("s").unwrap()),
                 events: Vec::new(),
                 branches: Vec::new(),
+                fields: BTreeMap::new(),
             },
         };
         let many = (0..100).map(|n| (format!("x-{n:03}"), "v".repeat(2000)));
@@ -170,7 +179,7 @@ mod tests {
     fn event(id: Option<&str>) -> Event {
         let label = Label { event: Some("push".to_owned()), provider_id: id.map(str::to_owned) };
         let normalised = Normalised { provider: "github", kind: "push".to_owned(), ..Normalised::default() };
-        Event { kind: EventKind::Deliver, label, branch: None, normalised: Some(normalised) }
+        Event { kind: EventKind::Deliver, label, branch: None, payload: None, normalised: Some(normalised) }
     }
 
     #[test]
