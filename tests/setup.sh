@@ -41,6 +41,12 @@ missing() {
     command -v useradd >/dev/null || echo passwd
 }
 
+# What only the tests need: the peers of tests/peers come from npm and PyPI.
+missing_for_tests() {
+    command -v npm >/dev/null || echo nodejs npm
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+}
+
 # Installs packages with both of Debian's switches against starting services held down, and released afterwards.
 install_quietly() {
     local policy=/usr/sbin/policy-rc.d kept='' cluster=/etc/postgresql-common/createcluster.d/runlet-setup.conf
@@ -64,7 +70,10 @@ release() {
 
 install() {
     local packages
-    packages=$(missing | xargs)
+    packages=$({
+        missing
+        [ "${1:-}" != tests ] || missing_for_tests
+    } | xargs)
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null || fail "missing: $packages" \
         "Install them by your distribution's means (the names are Debian's), then try again."
@@ -77,6 +86,6 @@ install() {
 
 case "${1:-}" in
 check) check ;;
-install) install ;;
-*) fail "usage: tests/setup.sh check | install" ;;
+install) install "${2:-}" ;;
+*) fail "usage: tests/setup.sh check | install [tests]" ;;
 esac

@@ -23,6 +23,7 @@ pub(crate) const HOOK_SECRET: &str = "It's a Secret to Everybody";
 pub(crate) struct Builder {
     settings: String,
     tables: String,
+    secrets: Vec<(String, String)>,
     alone: bool,
 }
 
@@ -36,6 +37,13 @@ impl Builder {
     /// A further secret with this value, for these namespaces.
     pub(crate) fn secret(mut self, name: &str, namespaces: &[&str]) -> Self {
         self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/gh-hook\"\nnamespaces = {namespaces:?}\n"));
+        self
+    }
+
+    /// A further secret with a value of its own, for the default namespace.
+    pub(crate) fn own_secret(mut self, name: &str, value: &str) -> Self {
+        self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/{name}\"\nnamespaces = [\"default\"]\n"));
+        self.secrets.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -61,6 +69,9 @@ impl Builder {
             self.tables.replace("BASE", here),
         );
         private_file(&base.path().join("gh-hook"), HOOK_SECRET);
+        for (name, value) in &self.secrets {
+            private_file(&base.path().join(name), value);
+        }
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
         let mut host = TestHost { base, traces, server: None, address: None, token: String::new(), _turn: turn };

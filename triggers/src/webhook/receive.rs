@@ -20,7 +20,7 @@ use super::examine::Examined;
 use super::failure::{Failure, Refused};
 use super::fingerprint::FingerprintKey;
 
-/// Bytes of bodies with a wrong signature that are kept per hook and day.
+/// Bytes of strangers' bodies that are kept per hook and day.
 const STRANGER_BUDGET: u64 = 10 << 20;
 
 /// What the sender is told.
@@ -96,7 +96,7 @@ impl Receiver {
         let arrival = Arrival {
             namespace: namespace.clone(),
             path: path.clone(),
-            adapter_name: kind.as_str(),
+            kind,
             adapter: (self.adapters)(kind),
             triggers,
             incoming,
@@ -163,8 +163,9 @@ impl Receiver {
     async fn refuse(&self, arrival: &Arrival, refusal: Refusal) -> Result<Failure, Failure> {
         // What the headers claim helps to find the delivery at its sender; a broken header is left out of the record.
         let label = arrival.adapter.label(&arrival.incoming.headers).unwrap_or_default();
+        let budget = arrival.is_strangers(refusal.verdict()).then_some(STRANGER_BUDGET);
         let delivery = arrival.delivery(&self.key, label, refusal.verdict(), vec![refusal.to_string()]);
-        let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        let id = self.store.refuse_delivery(delivery, budget).await?;
         tracing::warn!(
             delivery.id = %id,
             namespace = %arrival.namespace,
@@ -177,8 +178,9 @@ impl Receiver {
 
     /// Puts a verified delivery on record that starts nothing.
     async fn ignore(&self, arrival: &Arrival, label: Label, reasons: Vec<String>) -> Result<DeliveryId, Failure> {
+        let budget = arrival.is_strangers(Verdict::Ignored).then_some(STRANGER_BUDGET);
         let delivery = arrival.delivery(&self.key, label, Verdict::Ignored, reasons);
-        let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        let id = self.store.refuse_delivery(delivery, budget).await?;
         let (namespace, path) = (&arrival.namespace, &arrival.path);
         tracing::info!(delivery.id = %id, %namespace, hook.path = %path, "delivery ignored");
         Ok(id)
