@@ -21,6 +21,7 @@ mod outcomes;
 mod output;
 mod peers;
 mod sandbox;
+mod spool;
 mod tokens;
 mod warm;
 mod webhook;

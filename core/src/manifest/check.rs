@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use trigger::RawTrigger;
 
-use super::{EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
+use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
 use crate::limits::Limits;
 use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
@@ -32,6 +32,7 @@ struct Raw {
     concurrency: Option<u32>,
     min_warm: Option<u32>,
     on_lost: Option<OnLost>,
+    durability: Option<Durability>,
     envelope: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, EnvValue>,
@@ -129,6 +130,7 @@ impl Check<'_> {
             reset,
             max_concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
+            durability: raw.durability.unwrap_or_default(),
             env: raw.env,
             triggers,
         })
