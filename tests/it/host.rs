@@ -52,6 +52,12 @@ impl Builder {
         self
     }
 
+    /// A further secret with a value of its own, for the default namespace.
+    pub(crate) fn own_secret(mut self, name: &str, value: &str) -> Self {
+        self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/{name}\"\nnamespaces = [\"default\"]\n"));
+        self.file(name, value)
+    }
+
     /// No other test runs beside it: for counts that concern the whole machine.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;

@@ -116,20 +116,22 @@ pub struct Delivery {
 }
 
 impl Store {
-    /// Puts a refused or ignored delivery on record. To keep strangers from filling the disk, the bodies kept for
-    /// verdict `bad_signature` are bounded per hook and day: past `refused_body_budget` bytes the body is left out.
+    /// Puts a refused or ignored delivery on record. To keep strangers from filling the disk, the bodies that are kept of
+    /// their requests are bounded per hook and day: past `body_budget` bytes, where there is one, the body is left out.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn refuse_delivery(
         &self,
         delivery: NewDelivery,
-        refused_body_budget: u64,
+        body_budget: Option<u64>,
     ) -> Result<DeliveryId, StoreError> {
         let id = DeliveryId::new();
         let mut tx = self.pool().begin().await?;
-        let bounded = delivery.verdict == Verdict::BadSignature && !delivery.body.is_empty();
-        let keep = !bounded || within_budget(&mut tx, &delivery, refused_body_budget).await?;
+        let keep = match body_budget.filter(|_| !delivery.body.is_empty()) {
+            Some(budget) => within_budget(&mut tx, &delivery, budget).await?,
+            None => true,
+        };
         let body: &[u8] = if keep { &delivery.body } else { &[] };
         insert_delivery(&mut tx, id, &delivery, body, &[]).await?;
         tx.commit().await?;
