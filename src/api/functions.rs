@@ -78,6 +78,7 @@ async fn deploy(name: String, mut input: Input) -> Result<Response, ApiError> {
         new_revision: bool,
         hooks: Vec<String>,
     }
+    input.api.disk.check()?;
     let body = input.body(ARCHIVE).await?;
     input.query(&[])?;
     let name = checked(name)?;

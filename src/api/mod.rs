@@ -13,6 +13,7 @@ mod errors;
 mod executions;
 mod functions;
 mod guard;
+mod history;
 mod hooks;
 mod input;
 mod invocations;
@@ -23,9 +24,11 @@ mod tokens;
 
 use std::sync::Arc;
 
+use runlet_core::disk::Disk;
 use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
 use runlet_core::store::Store;
+use runlet_core::store::retention::Retention;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +57,10 @@ pub(crate) struct Api {
     pub receiver: Receiver,
     /// Bytes of request bodies in memory.
     pub budget: Budget,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop: long polls end then.
@@ -69,13 +76,16 @@ pub(crate) struct Api {
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping } =
+            parts;
         Arc::new(Self {
             engine,
             store,
             secrets,
             receiver,
             budget: Budget::new(max_inflight_bytes),
+            retention,
+            disk,
             behind_proxy,
             stopping,
             ids: RequestIds::new(),
@@ -98,6 +108,10 @@ pub(crate) struct Parts {
     pub receiver: Receiver,
     /// Most bytes of request bodies in memory.
     pub max_inflight_bytes: u64,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
@@ -117,6 +131,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(tokens::filter(api))
             .unify()
             .or(system::capacity_filter(api))
+            .unify()
+            .or(history::filter(api))
             .unify(),
     );
     v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()

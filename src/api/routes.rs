@@ -48,7 +48,7 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 22] = [
+pub(crate) static ROUTES: [Route; 23] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
     route(Method::GET, "/v1/functions", VIEWER),
@@ -71,6 +71,7 @@ pub(crate) static ROUTES: [Route; 22] = [
     route(Method::POST, "/v1/tokens", ADMIN),
     route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
     route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
-use super::{cancel, config, deliveries, deploy, executions, functions, invoke, logs, rm, show, token};
+use super::{cancel, config, deliveries, deploy, executions, functions, history, invoke, logs, rm, show, token};
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
 #[derive(Debug, Parser)]
@@ -84,6 +84,8 @@ pub(crate) enum ClientCommand {
     Rm(rm::RmArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// Look at the history as a whole: how large it is, and when it goes
+    History(history::HistoryArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }

@@ -104,6 +104,11 @@ pub(super) const KEYS: &[Key] = &[
         }
         Ok::<_, String>(lease)
     }),
+    key!(retention, Text, str::parse),
+    key!(spill, Text, str::parse),
+    key!(disk_floor, Text, |text: &str| {
+        text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
+    }),
     key!(log_format, Text, |text: &str| text.parse()),
 ];
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::spill::Placed;
 use super::text::{clean, count, json, noun, uncount, word};
 use super::{Store, StoreError};
 use crate::clock::{self, Timestamp};
@@ -128,8 +129,9 @@ impl Store {
         let mut tx = self.pool().begin().await?;
         let bounded = delivery.verdict == Verdict::BadSignature && !delivery.body.is_empty();
         let keep = !bounded || within_budget(&mut tx, &delivery, refused_body_budget).await?;
-        let body: &[u8] = if keep { &delivery.body } else { &[] };
-        insert_delivery(&mut tx, id, &delivery, body, &[]).await?;
+        let body = if keep { delivery.body.clone() } else { Bytes::new() };
+        let body = self.place(id.uuid(), delivery.namespace.as_str(), &body).await?;
+        insert_delivery(&mut tx, id, &delivery, &body, &[]).await?;
         tx.commit().await?;
         Ok(id)
     }
@@ -148,7 +150,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
-                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+                   headers, source, body_size, COALESCE(split_part(body_file, '/', 3)::bigint, octet_length(body)) AS "body_kept!", verdict, reasons, invocations, received_at
                FROM deliveries
                WHERE namespace = $1 AND ($2::text IS NULL OR path = $2) AND id < $3
                ORDER BY id DESC LIMIT $4"#,
@@ -170,7 +172,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
-                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+                   headers, source, body_size, COALESCE(split_part(body_file, '/', 3)::bigint, octet_length(body)) AS "body_kept!", verdict, reasons, invocations, received_at
                FROM deliveries WHERE namespace = $1 AND id = $2"#,
             namespace.as_str(),
             id.uuid(),
@@ -185,14 +187,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn delivery_body(&self, namespace: &Namespace, id: DeliveryId) -> Result<Option<Bytes>, StoreError> {
-        let body = sqlx::query_scalar!(
-            "SELECT body FROM deliveries WHERE namespace = $1 AND id = $2",
+        let row = sqlx::query!(
+            "SELECT body, body_file FROM deliveries WHERE namespace = $1 AND id = $2",
             namespace.as_str(),
             id.uuid()
         )
         .fetch_optional(self.pool())
         .await?;
-        Ok(body.map(Bytes::from))
+        let Some(row) = row else { return Ok(None) };
+        self.fetch(id.uuid(), namespace.as_str(), row.body, row.body_file.as_deref()).await.map(Some)
     }
 }
 
@@ -222,7 +225,7 @@ pub(super) async fn insert_delivery(
     tx: &mut PgConnection,
     id: DeliveryId,
     delivery: &NewDelivery,
-    body: &[u8],
+    body: &Placed,
     invocations: &[Uuid],
 ) -> Result<(), StoreError> {
     let provider_id = delivery.provider_id.as_deref().map(clean);
@@ -231,8 +234,8 @@ pub(super) async fn insert_delivery(
     let reasons: Vec<String> = delivery.reasons.iter().map(|reason| clean(reason).into_owned()).collect();
     sqlx::query!(
         "INSERT INTO deliveries (id, namespace, path, adapter, provider_id, event, headers, source, body, body_size, verdict, reasons,
-             invocations, received_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14)",
+             invocations, received_at, body_file)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14, $15)",
         id.uuid(),
         delivery.namespace.as_str(),
         delivery.path.as_str(),
@@ -241,12 +244,13 @@ pub(super) async fn insert_delivery(
         event.as_deref(),
         json(&delivery.headers),
         source.as_ref(),
-        body,
+        body.bytes.as_ref(),
         count(delivery.body_size),
         delivery.verdict.as_str(),
         &reasons,
         invocations,
         clock::now(),
+        body.file.as_deref(),
     )
     .execute(tx)
     .await?;

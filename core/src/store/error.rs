@@ -37,6 +37,25 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
+    /// A body could not be written to its file: nothing is known to be written.
+    #[error("a file for a large body could not be written: {0}")]
+    Spill(#[source] std::io::Error),
+    /// The bytes are in a file of another server.
+    #[error("these bytes are in a file of server `{server}`, not of this one; ask that server for them")]
+    Elsewhere {
+        /// Whose file it is.
+        server: String,
+    },
+    /// The file that a row names is not there, or not whole.
+    #[error(
+        "these bytes were in the file {name}, which is gone or damaged ({cause}); restore the data directory's `blobs` from a backup"
+    )]
+    FileGone {
+        /// Its name.
+        name: String,
+        /// What was found instead.
+        cause: std::io::Error,
+    },
     /// The private Postgres could not be started.
     #[error("the private Postgres: {0}")]
     Private(String),
@@ -47,8 +66,9 @@ impl StoreError {
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
-            Self::Down(_) | Self::Private(_) => Code::StoreDown,
+            Self::Down(_) | Self::Private(_) | Self::Spill(_) => Code::StoreDown,
             Self::Conflict(_) => Code::Conflict,
+            Self::Elsewhere { .. } | Self::FileGone { .. } => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
     }
@@ -57,7 +77,7 @@ impl StoreError {
     pub(crate) fn again(&self) -> Self {
         let text = || sqlx::Error::Io(std::io::Error::other(self.source_text()));
         match self {
-            Self::Down(_) => Self::Down(text()),
+            Self::Down(_) | Self::Spill(_) => Self::Down(text()),
             _ => Self::Statement(text()),
         }
     }

@@ -3,6 +3,7 @@
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
 mod accept;
+mod blob;
 mod current;
 pub mod delivery;
 pub mod error;
@@ -13,10 +14,14 @@ pub mod log;
 pub mod partition;
 pub mod private;
 pub mod queue;
+pub mod retention;
+pub mod size;
+mod spill;
 mod text;
 pub mod token;
 
 pub use error::StoreError;
+pub use spill::Spill;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +66,7 @@ struct Inner {
     relaxed: PgPool,
     options: PgConnectOptions,
     server: String,
+    spill: Option<Spill>,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
 }
@@ -72,6 +78,19 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or is newer than this binary.
     pub async fn open(options: PgConnectOptions, connections: u32, server: &str) -> Result<Self, StoreError> {
+        Self::open_with(options, connections, server, None).await
+    }
+
+    /// The same, with a place for what is too large for rows.
+    ///
+    /// # Errors
+    /// When the database does not answer, or is newer than this binary.
+    pub async fn open_with(
+        options: PgConnectOptions,
+        connections: u32,
+        server: &str,
+        spill: Option<Spill>,
+    ) -> Result<Self, StoreError> {
         let options = options.application_name(&format!("runlet {server}"));
         migrate(&options).await?;
         let limited = options.clone().options([
@@ -90,6 +109,7 @@ impl Store {
                 relaxed: pool(share, relaxed),
                 options,
                 server: server.to_owned(),
+                spill,
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
             }),

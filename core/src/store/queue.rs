@@ -59,8 +59,8 @@ pub struct Claimed {
     pub revision: RevisionDigest,
     /// Why.
     pub cause: Cause,
-    /// The raw body.
-    pub payload: Bytes,
+    /// The raw body; an error where its file is not there: the work cannot be done then.
+    pub payload: Result<Bytes, String>,
     /// Content type of the body.
     pub content_type: Option<String>,
     /// 1 for the first.

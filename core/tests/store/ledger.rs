@@ -25,10 +25,11 @@ pub(crate) fn call() -> CallStart {
     }
 }
 
-fn end(start: &CallStart, outcome: Outcome) -> Finish {
+pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
     Finish {
         execution: start.execution,
         invocation: start.invocation,
+        namespace: start.call.namespace.clone(),
         fence: None,
         outcome,
         result: Some((Bytes::from_static(b"\0result"), "application/json")),

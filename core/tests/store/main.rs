@@ -10,6 +10,8 @@ mod history;
 mod host;
 mod ledger;
 mod private;
+mod retention;
 mod schema;
+mod spill;
 mod token;
 mod wakeup;
