@@ -3,12 +3,16 @@
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
-name=${1:?usage: tests/verify.sh crash}
+name=${1:?usage: tests/verify.sh crash, postgres, upgrade or v2}
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-timeout 60m cargo test --locked --test it "$name::" -- --nocapture
+case $name in
+upgrade) tests/upgrade/run.sh ;;
+v2) tests/v2/run.sh ;;
+*) timeout 60m cargo test --locked --test it "$name::" -- --nocapture ;;
+esac
 
 mkdir -p docs/verify
 changed=''

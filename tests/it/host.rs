@@ -82,8 +82,17 @@ impl Builder {
         private_file(&base.path().join("gh-hook"), HOOK_SECRET);
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
-        let mut host =
-            TestHost { disk, data, binary: self.binary, base, traces, server: None, address: None, token: String::new(), _turn: turn };
+        let mut host = TestHost {
+            disk,
+            data,
+            binary: self.binary,
+            base,
+            traces,
+            server: None,
+            address: None,
+            token: String::new(),
+            _turn: turn,
+        };
         host.boot();
         host
     }

@@ -38,7 +38,8 @@ fn work(host: &TestHost) -> Left {
     let failed = host.get("/v1/executions?function=bad")["executions"][0]["id"].as_str().expect("an id").to_owned();
     let delivery = host.github("push", "d-1", b"{\"ref\": \"refs/heads/main\"}").send().expect(202).json();
     host.settled(delivery["invocations"][0]["id"].as_str().expect("an id"));
-    let token = host.http("POST", "/v1/tokens").json(&json!({"name": "old", "role": "invoker"})).send().expect(201).json();
+    let token =
+        host.http("POST", "/v1/tokens").json(&json!({"name": "old", "role": "invoker"})).send().expect(201).json();
     // More than can end before it stops.
     let queued = (0..6).map(|_| host.submit("slow", &json!(2))).collect();
     Left {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
 use super::spill::Placed;
 use super::text::{clean, count, json, noun};
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::{self, Timestamp};
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
 use crate::id::{DeliveryId, InvocationId};
@@ -37,6 +37,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
+        answered(self.commit(submission)).await
+    }
+
+    async fn commit(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
         let Submission { delivery, mut invocations } = submission;
         let delivery_id = delivery.as_ref().map(|_| DeliveryId::new());
         for invocation in &mut invocations {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::spill::Placed;
 use super::text::{clean, count, json, noun, uncount, word};
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::{self, Timestamp};
 use crate::id::{DeliveryId, InvocationId};
 use crate::name::{HookPath, Namespace};
@@ -125,6 +125,10 @@ impl Store {
         delivery: NewDelivery,
         refused_body_budget: u64,
     ) -> Result<DeliveryId, StoreError> {
+        answered(self.put_refused(delivery, refused_body_budget)).await
+    }
+
+    async fn put_refused(&self, delivery: NewDelivery, refused_body_budget: u64) -> Result<DeliveryId, StoreError> {
         let id = DeliveryId::new();
         let mut tx = self.pool().begin().await?;
         let bounded = delivery.verdict == Verdict::BadSignature && !delivery.body.is_empty();

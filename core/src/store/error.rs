@@ -37,9 +37,6 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
-    /// A body could not be written to its file: nothing is known to be written.
-    #[error("a file for a large body could not be written: {0}")]
-    Spill(#[source] std::io::Error),
     /// The bytes are in a file of another server.
     #[error("these bytes are in a file of server `{server}`, not of this one; ask that server for them")]
     Elsewhere {
@@ -56,6 +53,17 @@ pub enum StoreError {
         /// What was found instead.
         cause: std::io::Error,
     },
+    /// The database has been away for so long that nothing more can wait for it.
+    #[error("the database does not answer, and {waiting} bytes of history wait for it already (spool_max is {most})")]
+    SpoolFull {
+        /// Bytes that wait.
+        waiting: u64,
+        /// Bytes that may wait.
+        most: u64,
+    },
+    /// The disk does not take the history that is to wait for the database.
+    #[error("the spool cannot be written: {0}")]
+    Spool(#[source] std::io::Error),
     /// The private Postgres could not be started.
     #[error("the private Postgres: {0}")]
     Private(String),
@@ -66,18 +74,31 @@ impl StoreError {
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
-            Self::Down(_) | Self::Private(_) | Self::Spill(_) => Code::StoreDown,
+            Self::Down(_) | Self::Private(_) | Self::SpoolFull { .. } => Code::StoreDown,
+            Self::Spool(_) => Code::DiskLow,
             Self::Conflict(_) => Code::Conflict,
             Self::Elsewhere { .. } | Self::FileGone { .. } => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
     }
 
+    /// The database was not waited for any longer.
+    #[must_use]
+    pub const fn away() -> Self {
+        Self::Down(sqlx::Error::PoolTimedOut)
+    }
+
+    /// Whether the same may succeed later: the database is away, or the disk is full.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::SpoolFull { .. } | Self::Spool(_))
+    }
+
     /// The same failure once more, for another caller that shared the transaction.
     pub(crate) fn again(&self) -> Self {
         let text = || sqlx::Error::Io(std::io::Error::other(self.source_text()));
         match self {
-            Self::Down(_) | Self::Spill(_) => Self::Down(text()),
+            Self::Down(_) => Self::Down(text()),
             _ => Self::Statement(text()),
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::text::noun;
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
 use crate::manifest::{Manifest, WebhookTrigger};
@@ -154,8 +154,8 @@ impl Store {
             namespace.as_str(),
             path.as_str(),
         )
-        .fetch_all(self.pool())
-        .await?;
+        .fetch_all(self.pool());
+        let rows = answered(async { Ok(rows.await?) }).await?;
         rows.into_iter()
             .map(|row| {
                 let spec = noun("triggers", &row.id, row.spec)?;

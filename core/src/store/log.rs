@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::spill::blocking;
+use super::spill::{blocking, unwritten};
 use super::text::{count, uncount};
 use super::{Store, StoreError};
 use crate::engine::Stream;
@@ -73,7 +73,7 @@ impl Store {
             return Ok(false);
         };
         let (name, offset, bytes) = (file_name(chunk.execution, chunk.stream), chunk.offset, chunk.bytes.clone());
-        blocking(move || shelf.write_output(&name, offset, &bytes)).await.map_err(StoreError::Spill)?;
+        blocking(move || shelf.write_output(&name, offset, &bytes)).await.map_err(unwritten)?;
         Ok(true)
     }
 
@@ -89,6 +89,7 @@ impl Store {
         offset: u64,
         limit: usize,
     ) -> Result<Bytes, StoreError> {
+        self.settled().await;
         let end = offset.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX));
         // The chunk that holds the first byte begins at or before it; those that follow begin before the end.
         let rows = sqlx::query!(

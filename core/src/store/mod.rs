@@ -17,6 +17,7 @@ pub mod queue;
 pub mod retention;
 pub mod size;
 mod spill;
+pub mod spool;
 mod text;
 pub mod token;
 
@@ -36,6 +37,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 /// How long a verb waits for a connection before it says that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(3);
 
+/// How long somebody who hands something in waits for the database. One that is there and does not answer (frozen, or its disk is) must
+/// not keep senders hanging: they are told to come again.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// The frequent statements are planned once for each connection, for planning over all partitions would cost more than the work itself.
 /// A plan that is kept must not depend on how full a table was at that moment: whatever has a key is reached by it, always.
 const BY_KEY: [(&str, &str); 6] = [
@@ -47,8 +52,8 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
-/// Connections of [`Inner::hot`]: one for the ends, one for the claims.
-const HOT: u32 = 2;
+/// Connections of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
+const HOT: u32 = 3;
 
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,7 +65,7 @@ pub struct Store {
 struct Inner {
     /// For what must be on disk when the statement returns.
     pool: PgPool,
-    /// The same for ends and claims, which wait for nobody else's connection.
+    /// The same for ends, claims and the spool, which wait for nobody else's connection.
     hot: PgPool,
     /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
     relaxed: PgPool,
@@ -69,6 +74,8 @@ struct Inner {
     spill: Option<Spill>,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
+    /// How far the spool of this server has been written.
+    progress: Arc<spool::Progress>,
 }
 
 impl Store {
@@ -112,6 +119,7 @@ impl Store {
                 spill,
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
+                progress: Arc::default(),
             }),
         };
         store.make_partitions(crate::clock::now()).await?;
@@ -141,7 +149,7 @@ impl Store {
         let query = sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(self.pool());
         match tokio::time::timeout(patience, query).await {
             Ok(answer) => answer.map(drop).map_err(StoreError::from),
-            Err(_) => Err(StoreError::Down(sqlx::Error::PoolTimedOut)),
+            Err(_) => Err(StoreError::away()),
         }
     }
 
@@ -162,6 +170,11 @@ impl Store {
         self.inner.hot.close().await;
         self.inner.pool.close().await;
     }
+}
+
+/// What the database said, if it did so in time. Whether it has done what was asked is not known otherwise.
+async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::away()))
 }
 
 fn pool(connections: u32, options: PgConnectOptions) -> PgPool {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::{self, Shelf};
 use super::retention::{Keep, Retention};
-use super::spill::blocking;
+use super::spill::{blocking, unwritten};
 use super::text::uncount;
 use super::{Store, StoreError};
 use crate::name::Namespace;
@@ -136,7 +136,7 @@ impl Store {
             let shelves = blob::shelves(&root).into_iter().filter(|(_, namespace)| *namespace == name);
             Ok(shelves.map(|(day, namespace)| (day, Shelf::new(&root, day, &namespace).size())).collect())
         };
-        blocking(count).await.map_err(StoreError::Spill)
+        blocking(count).await.map_err(unwritten)
     }
 }
 

@@ -96,7 +96,7 @@ impl Store {
             return Ok(Placed::in_row(body.clone()));
         };
         let bytes = body.clone();
-        let digest = blocking(move || shelf.put(&bytes)).await.map_err(StoreError::Spill)?;
+        let digest = blocking(move || shelf.put(&bytes)).await.map_err(unwritten)?;
         let file = FileName { server: self.inner.server.clone(), digest, size };
         Ok(Placed { bytes: Bytes::new(), file: Some(file.to_string()) })
     }
@@ -127,6 +127,12 @@ impl Store {
         let shelf = self.shelf(id, namespace).filter(|_| ours);
         shelf.ok_or_else(|| StoreError::Elsewhere { server: server.to_owned() })
     }
+}
+
+/// A file could not be written: as with a database that does not answer, nothing is known to be written, and later it may be.
+pub(super) fn unwritten(error: std::io::Error) -> StoreError {
+    tracing::warn!(%error, "the files of large bodies cannot be written or looked at");
+    StoreError::Down(sqlx::Error::Io(error))
 }
 
 /// Runs something that blocks on a thread for that.

@@ -22,6 +22,7 @@ pub(crate) fn call() -> CallStart {
         call: NewInvocation { cause: Cause::of_kind(CauseKind::Http), ..invocation("f") },
         revision: revision("f", "").digest,
         reset: Reset::Warm,
+        at: clock::now(),
     }
 }
 
@@ -32,7 +33,7 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
         namespace: start.call.namespace.clone(),
         fence: None,
         outcome,
-        result: Some((Bytes::from_static(b"\0result"), "application/json")),
+        result: Some((Bytes::from_static(b"\0result"), "application/json".into())),
         running: Some(running(start)),
         usage: Usage { cpu_us: Some(5), memory_peak: None },
         remains: Some(Remains::default()),

@@ -13,5 +13,7 @@ mod private;
 mod retention;
 mod schema;
 mod spill;
+mod spool;
 mod token;
+mod upgrade;
 mod wakeup;

@@ -55,13 +55,16 @@ async fn bodies_and_output_come_back_from_files() {
             offset: text.len() as u64,
             bytes: bytes.clone(),
         };
-        store.append_logs(&ns(), &[chunk.clone()]).await.unwrap();
+        store.append_logs(&ns(), std::slice::from_ref(&chunk)).await.unwrap();
         store.append_logs(&ns(), &[chunk]).await.expect("a repeat is harmless");
         text.extend(bytes);
     }
     let finish = end(&start, Outcome::of(OutcomeKind::Ok));
     assert!(
-        ledger.finish(runlet_core::store::ledger::Finish { result: Some((large(2), "a/b")), ..finish }).await.unwrap()
+        ledger
+            .finish(runlet_core::store::ledger::Finish { result: Some((large(2), "a/b".into())), ..finish })
+            .await
+            .unwrap()
     );
     let in_rows = "SELECT (SELECT sum(octet_length(payload) + octet_length(result)) FROM invocations)::bigint
         + (SELECT sum(octet_length(bytes)) FROM log_chunks)::bigint";

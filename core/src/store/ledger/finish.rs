@@ -51,27 +51,27 @@ const fn states(kind: OutcomeKind) -> (&'static str, &'static str) {
     (execution.as_str(), invocation)
 }
 
-impl Finishes {
-    /// The results, large ones in files.
-    async fn results(&self, entries: &[&Finish]) -> Result<Vec<Option<Placed>>, StoreError> {
+impl Store {
+    /// The results of ends, large ones in files.
+    pub(super) async fn place_results(&self, entries: &[&Finish]) -> Result<Vec<Option<Placed>>, StoreError> {
         let mut placed = Vec::with_capacity(entries.len());
         for finish in entries {
             placed.push(match &finish.result {
                 Some((result, _)) => {
-                    Some(self.0.place(finish.invocation.uuid(), finish.namespace.as_str(), result).await?)
+                    Some(self.place(finish.invocation.uuid(), finish.namespace.as_str(), result).await?)
                 }
                 None => None,
             });
         }
         Ok(placed)
     }
+}
 
+impl Finishes {
     /// Writes the ends of executions that have not ended and whose fence holds; returns those.
     async fn end(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
-        let placed = self.results(entries).await?;
-        let results: Vec<Option<&[u8]>> = placed.iter().map(|one| Some(one.as_ref()?.bytes.as_ref())).collect();
-        let files: Vec<Option<&str>> = placed.iter().map(|one| one.as_ref()?.file.as_deref()).collect();
-        let columns = Columns::of(entries);
+        let placed = self.0.place_results(entries).await?;
+        let columns = Columns::of(entries.iter().copied(), &placed);
         let statement = || {
             sqlx::query_file!(
                 "src/store/ledger/finish.sql",
@@ -82,7 +82,7 @@ impl Finishes {
                 &columns.invocation_states as &[&str],
                 &columns.outcomes as &[&str],
                 &columns.details as &[Option<String>],
-                &results as &[Option<&[u8]>],
+                &columns.results as &[Option<&[u8]>],
                 &columns.result_types as &[Option<&str>],
                 &columns.start_kinds as &[Option<&str>],
                 &columns.sandboxes as &[Option<Cow<'_, str>>],
@@ -99,7 +99,7 @@ impl Finishes {
                 greatest(&columns.executions),
                 least(&columns.invocations),
                 greatest(&columns.invocations),
-                &files as &[Option<&str>],
+                &columns.result_files as &[Option<&str>],
             )
         };
         let ended = match leaf(&columns.executions, &columns.invocations) {
@@ -165,37 +165,40 @@ fn greatest(ids: &[Uuid]) -> Uuid {
 
 /// The entries of a batch, column by column.
 #[derive(Default)]
-struct Columns<'a> {
-    executions: Vec<Uuid>,
-    invocations: Vec<Uuid>,
-    fences: Vec<Option<i64>>,
-    states: Vec<&'static str>,
-    invocation_states: Vec<&'static str>,
-    outcomes: Vec<&'static str>,
-    details: Vec<Option<String>>,
-    result_types: Vec<Option<&'static str>>,
-    start_kinds: Vec<Option<&'static str>>,
-    sandboxes: Vec<Option<Cow<'a, str>>>,
-    started: Vec<Option<Timestamp>>,
-    cpu: Vec<Option<i64>>,
-    memory: Vec<Option<i64>>,
-    remains: Vec<Option<String>>,
-    log_bytes: Vec<i64>,
-    log_dropped: Vec<i64>,
-    retries: Vec<bool>,
-    at: Vec<Timestamp>,
+pub(super) struct Columns<'a> {
+    pub(super) executions: Vec<Uuid>,
+    pub(super) invocations: Vec<Uuid>,
+    pub(super) fences: Vec<Option<i64>>,
+    pub(super) states: Vec<&'static str>,
+    pub(super) invocation_states: Vec<&'static str>,
+    pub(super) outcomes: Vec<&'static str>,
+    pub(super) details: Vec<Option<String>>,
+    pub(super) results: Vec<Option<&'a [u8]>>,
+    pub(super) result_files: Vec<Option<&'a str>>,
+    pub(super) result_types: Vec<Option<&'a str>>,
+    pub(super) start_kinds: Vec<Option<&'static str>>,
+    pub(super) sandboxes: Vec<Option<Cow<'a, str>>>,
+    pub(super) started: Vec<Option<Timestamp>>,
+    pub(super) cpu: Vec<Option<i64>>,
+    pub(super) memory: Vec<Option<i64>>,
+    pub(super) remains: Vec<Option<String>>,
+    pub(super) log_bytes: Vec<i64>,
+    pub(super) log_dropped: Vec<i64>,
+    pub(super) retries: Vec<bool>,
+    pub(super) at: Vec<Timestamp>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(entries: &[&'a Finish]) -> Self {
+    /// Of entries, and of their results where they have been put.
+    pub(super) fn of(entries: impl Iterator<Item = &'a Finish>, results: &'a [Option<Placed>]) -> Self {
         let mut columns = Self::default();
-        for finish in entries {
-            columns.push(finish);
+        for (finish, result) in entries.zip(results) {
+            columns.push(finish, result.as_ref());
         }
         columns
     }
 
-    fn push(&mut self, finish: &'a Finish) {
+    fn push(&mut self, finish: &'a Finish, result: Option<&'a Placed>) {
         let (state, invocation_state) = states(finish.outcome.kind);
         let running = finish.running.as_ref();
         self.executions.push(finish.execution.uuid());
@@ -205,7 +208,9 @@ impl<'a> Columns<'a> {
         self.invocation_states.push(invocation_state);
         self.outcomes.push(finish.outcome.kind.as_str());
         self.details.push(detail(&finish.outcome));
-        self.result_types.push(finish.result.as_ref().map(|(_, kind)| *kind));
+        self.results.push(result.map(|result| result.bytes.as_ref()));
+        self.result_files.push(result.and_then(|result| result.file.as_deref()));
+        self.result_types.push(finish.result.as_ref().map(|(_, kind)| &**kind));
         self.start_kinds.push(running.map(|running| StartKind::as_str(running.start)));
         self.sandboxes.push(running.map(|running: &Running| clean(&running.sandbox)));
         self.started.push(running.map(|running| running.at));

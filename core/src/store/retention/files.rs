@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{Retention, Store, StoreError};
 use crate::name::Namespace;
 use crate::store::blob::{self, Shelf};
-use crate::store::spill::blocking;
+use crate::store::spill::{blocking, unwritten};
 
 impl Store {
     /// Removes the directories of days that are too old and of which no row is left; returns how many.
@@ -18,7 +18,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let Some(root) = self.inner.spill.as_ref().map(|spill| spill.dir.clone()) else { return Ok(0) };
         let all = root.clone();
-        let shelves = blocking(move || Ok(blob::shelves(&all))).await.map_err(StoreError::Spill)?;
+        let shelves = blocking(move || Ok(blob::shelves(&all))).await.map_err(unwritten)?;
         let mut removed = 0;
         for (day, namespace) in shelves {
             let Some(keep) = Namespace::new(&namespace).map_or(retention.usual, |name| retention.of(&name)) else {
@@ -28,7 +28,7 @@ impl Store {
                 continue;
             }
             let shelf = Shelf::new(&root, day, &namespace);
-            blocking(move || shelf.remove()).await.map_err(StoreError::Spill)?;
+            blocking(move || shelf.remove()).await.map_err(unwritten)?;
             removed += 1;
         }
         Ok(removed)
