@@ -10,7 +10,7 @@ use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::log::Chunk;
 use runlet_core::store::spool::{Drain, Spool};
 use runlet_core::store::{Store, StoreError};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::host::*;
 use crate::ledger::{call, end};
@@ -25,9 +25,16 @@ fn open(store: &Store, dir: &Path) -> (Spool, Drain) {
     store.spool(dir, MOST).unwrap()
 }
 
-fn running(store: &Store, dir: &Path) -> (Spool, JoinHandle<()>) {
+/// A task that is waited for: `join_next` ends when it has.
+fn task(drain: Drain) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(drain.run());
+    tasks
+}
+
+fn running(store: &Store, dir: &Path) -> (Spool, JoinSet<()>) {
     let (spool, drain) = open(store, dir);
-    (spool, tokio::spawn(drain.run()))
+    (spool, task(drain))
 }
 
 fn files(dir: &Path) -> usize {
@@ -69,7 +76,7 @@ async fn a_call_is_on_record_when_somebody_looks() {
     assert_eq!(store.payload(&ns(), whole.invocation).await.unwrap().unwrap(), whole.call.payload);
 
     drop(spool);
-    drain.await.unwrap();
+    drain.join_all().await;
     assert_eq!(files(dir.path()), 0, "what is written is not kept");
 }
 
@@ -88,7 +95,8 @@ async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
     // It died within the last write.
     let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&file).unwrap();
-    bytes.extend_from_slice(&bytes[8..40].to_vec());
+    let part = bytes[8..40].to_vec();
+    bytes.extend_from_slice(&part);
     std::fs::write(&file, &bytes).unwrap();
     std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
 
@@ -101,7 +109,7 @@ async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
         let lost = next.execution(&ns(), open_ended.execution).await.unwrap().unwrap();
         assert_eq!(lost.outcome.unwrap().kind, OutcomeKind::Lost, "it had begun and has no end");
         drop(spool);
-        drain.await.unwrap();
+        drain.join_all().await;
         assert_eq!(files(dir), 0);
     }
     assert_eq!(db.number("SELECT count(*) FROM executions").await, 2);
@@ -126,13 +134,13 @@ async fn beyond_its_bound_it_takes_no_start_but_every_end() {
     for start in &taken {
         spool.end(&end(start, Outcome::ok())).expect("what has begun may end");
     }
-    let drain = tokio::spawn(drain.run());
+    let drain = task(drain);
     for start in &taken {
         assert_eq!(get(&store, start.invocation).await.state, InvocationState::Succeeded);
     }
     spool.start(&call()).expect("there is room again");
     drop(spool);
-    drain.await.unwrap();
+    drain.join_all().await;
 }
 
 #[tokio::test]
@@ -148,12 +156,12 @@ async fn many_files_are_written_in_order_and_removed() {
         starts.push(start);
     }
     assert!(files(dir.path()) > 1, "one file would be no test");
-    let drain = tokio::spawn(drain.run());
+    let drain = task(drain);
     for start in &starts {
         spool.end(&end(start, Outcome::ok())).unwrap();
     }
     drop(spool);
-    drain.await.unwrap();
+    drain.join_all().await;
     assert_eq!(db.number("SELECT count(*) FROM executions WHERE state = 'succeeded'").await, 30);
     assert_eq!(files(dir.path()), 0);
 }
@@ -170,11 +178,11 @@ async fn a_record_that_the_database_refuses_takes_no_other_with_it_and_is_kept()
         spool.start(start).unwrap();
         spool.end(&end(start, Outcome::ok())).unwrap();
     }
-    let drain = tokio::spawn(drain.run());
+    let drain = task(drain);
     assert_eq!(get(&store, good.invocation).await.state, InvocationState::Succeeded);
     assert!(store.invocation(&ns(), bad.invocation).await.unwrap().is_none());
     drop(spool);
-    drain.await.unwrap();
+    drain.join_all().await;
     let kept = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().file_name();
     assert!(kept.to_string_lossy().starts_with("refused-"), "{kept:?}");
 }
