@@ -99,7 +99,7 @@ async fn a_delivery_and_its_invocation_share_their_file() {
 
 #[tokio::test]
 async fn queued_work_of_a_shared_database_keeps_its_payload_in_the_row() {
-    let (db, store, dir) = spilling("shared", false).await;
+    let (db, store, dir) = spilling("in-rows", false).await;
     let id = accept(&store, NewInvocation { payload: large(5), ..invocation("f") }).await;
     let other = db.store("two").await;
     assert_eq!(other.payload(&ns(), id).await.unwrap(), Some(large(5)));
