@@ -27,7 +27,7 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, hooks, invocations, revisions, system, tokens,
+    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system, tokens,
 };
 use crate::http::reply;
 
@@ -47,6 +47,7 @@ const TOKEN: &str = "token";
         system::health,
         system::capacity,
         system::metrics,
+        history::size,
         self::show,
         hooks::receive,
         functions::list,

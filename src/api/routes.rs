@@ -50,7 +50,7 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 30] = [
+pub(crate) static ROUTES: [Route; 31] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -81,6 +81,7 @@ pub(crate) static ROUTES: [Route; 30] = [
     route(Method::POST, "/v1/tokens", ADMIN),
     route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
     route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.

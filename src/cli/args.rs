@@ -11,7 +11,7 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, invoke, logs, revisions, rm,
+    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, history, invoke, logs, revisions, rm,
     rollback, show, token, wait,
 };
 
@@ -99,6 +99,8 @@ pub(crate) enum ClientCommand {
     Cancel(cancel::CancelArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// Look at the history as a whole: how large it is, and when it goes
+    History(history::HistoryArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }
