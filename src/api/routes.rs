@@ -50,15 +50,22 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 23] = [
+pub(crate) static ROUTES: [Route; 31] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
+    route(Method::GET, "/v1/openapi.json", Access::Anyone),
     route(Method::GET, "/v1/functions", VIEWER),
     route(Method::GET, "/v1/functions/{name}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}", DEPLOYER),
     route(Method::DELETE, "/v1/functions/{name}", DEPLOYER),
     route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
+    route(Method::GET, "/v1/functions/{name}/revisions", VIEWER),
+    route(Method::POST, "/v1/functions/{name}/rollback", DEPLOYER),
+    route(Method::GET, "/v1/functions/{name}/aliases", VIEWER),
+    route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
+    route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
+    route(Method::DELETE, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
     route(Method::GET, "/v1/invocations/{id}", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
@@ -74,6 +81,7 @@ pub(crate) static ROUTES: [Route; 23] = [
     route(Method::POST, "/v1/tokens", ADMIN),
     route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
     route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.

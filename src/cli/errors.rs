@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use hyper::header::RETRY_AFTER;
 use runlet_core::manifest::ManifestError;
-use runlet_core::name::BadName;
+use runlet_core::name::{BadName, FunctionName};
 use runlet_core::outcome::Outcome;
 use runlet_core::problem::{Code, Problem};
 use runlet_runtimes::archive::PackError;
@@ -28,6 +28,8 @@ const OS_ERROR: u8 = 71;
 const IO_ERROR: u8 = 74;
 const PROTOCOL: u8 = 76;
 const USAGE: u8 = 2;
+/// As `timeout(1)` does.
+const TIME_OVER: u8 = 124;
 
 /// Why a verb did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +111,38 @@ pub(crate) enum CliError {
         /// Its state.
         state: String,
     },
+    /// No revision of the function, or more than one, is what was named.
+    #[error("`{wanted}` names {} of function `{function}`", if *several { "several revisions" } else { "no revision" })]
+    NoRevision {
+        /// What was typed.
+        wanted: String,
+        /// The function.
+        function: FunctionName,
+        /// Whether there is more than one.
+        several: bool,
+    },
+    /// An invocation that was waited for did not succeed; stdout has said how it ended.
+    #[error("{id} did not succeed")]
+    Ended {
+        /// The invocation.
+        id: String,
+        /// The code of its outcome.
+        code: Code,
+    },
+    /// The time for waiting is over.
+    #[error("{id} is still {state}")]
+    StillRuns {
+        /// The invocation.
+        id: String,
+        /// Its state.
+        state: String,
+    },
+    /// `doctor` found that something is missing; stdout has said what.
+    #[error("runlet cannot run on this host as it is: {missing} of the points above are missing")]
+    Unfit {
+        /// How many points.
+        missing: usize,
+    },
     /// Ctrl-C.
     #[error("interrupted: the call may still run on the server")]
     Interrupted {
@@ -139,7 +173,10 @@ impl CliError {
                 Code::Invalid.exit_code()
             }
             Self::DataNotJson(_) => Code::BadJson.exit_code(),
-            Self::NothingRan { .. } => Code::NotFound.exit_code(),
+            Self::NothingRan { .. } | Self::NoRevision { .. } => Code::NotFound.exit_code(),
+            Self::Ended { code, .. } => code.exit_code(),
+            Self::StillRuns { .. } => TIME_OVER,
+            Self::Unfit { .. } => UNAVAILABLE,
             Self::Read { .. } => NO_INPUT,
             Self::Interrupted { .. } => 130,
             Self::StdoutClosed => 0,
@@ -176,6 +213,11 @@ impl CliError {
             Self::NothingRan { id, .. } => {
                 Some(format!("`runlet logs -f {id}` waits for it, `runlet show {id}` tells more"))
             }
+            Self::NoRevision { function, .. } => Some(format!("`runlet revisions {function}` lists them")),
+            Self::Ended { id, .. } => {
+                Some(format!("`runlet show {id}` tells more, `runlet logs {id}` prints its output"))
+            }
+            Self::StillRuns { id, .. } => Some(format!("`runlet show {id}` tells what it does")),
             Self::Interrupted { function } => Some(format!("`runlet executions --function {function}` shows it")),
             _ => None,
         }
