@@ -21,6 +21,7 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
+use super::shapes::Octets;
 use super::{Api, stream};
 use crate::http::reply;
 
@@ -143,7 +144,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("Last-Event-ID" = Option<String>, Header, description = "With events: go on behind this one")
     ),
     responses(
-        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream"))),
+        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Octets = "application/octet-stream"), (String = "text/event-stream"))),
         (status = 204, description = "With events: the last one was sent before"),
         (status = 404, description = "There is no such execution", body = Problem, content_type = "application/problem+json")
     )

@@ -23,6 +23,7 @@ mod precondition;
 mod query;
 mod revisions;
 mod routes;
+mod shapes;
 mod stream;
 mod system;
 mod tokens;
