@@ -12,10 +12,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runlet_core::disk::Disk;
 use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
 use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
-use runlet_core::store::{Store, StoreError};
+use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
@@ -29,6 +30,8 @@ use crate::config::Config;
 use crate::config::secrets::ConfiguredSecrets;
 use crate::http::listener::{self, Socket, Stop};
 use crate::prepare::{Prepared, Sockets};
+use crate::stats::Stats;
+use crate::tls::{self, Certificate, Reloader};
 
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
@@ -63,6 +66,10 @@ pub(crate) struct Server {
     pub prepared: Prepared,
     /// Makes sandboxes.
     pub zygote: Zygote,
+    /// What is counted.
+    pub stats: Stats,
+    /// The certificate, if it speaks TLS.
+    pub tls: Option<Reloader>,
 }
 
 /// Why a server did not live, or did not end well.
@@ -105,10 +112,11 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
 /// # Errors
 /// What kept it from starting or from ending well.
 pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
-    let Server { config, secrets, prepared, zygote } = server;
+    let Server { config, secrets, prepared, zygote, stats, tls } = server;
     // From the first moment on: a signal that comes during the start must not be lost.
     let mut signals = Signals::new()?;
-    let store = open(&config, &prepared.server, postgres.as_ref()).await?;
+    let hangup = signal(SignalKind::hangup()).map_err(io("listen for signals"))?;
+    let store = open(&config, &prepared, postgres.as_ref()).await?;
     store.ensure_admin_token(&prepared.admin).await.map_err(LifeError::Store)?;
     let host = Host::new(zygote).map_err(io("take over the zygote"))?;
     let writing = TaskTracker::new();
@@ -118,16 +126,19 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     writing.spawn(spooled.run());
     writing.close();
     let secrets: Arc<dyn Secrets> = Arc::new(secrets);
-    let options = engine_options(&config, &prepared, Arc::clone(&secrets));
+    let disk = Disk::new(&config.data_dir, config.disk_floor);
+    let options = engine_options(&config, &prepared, Arc::clone(&secrets), disk.clone());
     let engine = LocalEngine::start(options, host.clone(), store.clone(), ledger, spool);
 
     let stop = Stop::default();
     let serving = TaskTracker::new();
     let key = FingerprintKey::new(prepared.fingerprint_key);
-    let guard = guard(&config, &engine, &store, secrets, key, &stop);
-    let line =
-        format!("runlet is ready on http://{} and {}\n", prepared.sockets.address, prepared.sockets.path.display());
-    listen(prepared.sockets, &guard, config.max_connections, &serving, &stop)?;
+    serving.spawn(stats.clone().upkeep(store.clone(), stop.soft.clone()));
+    let guard = guard(&config, &engine, &store, secrets, (key, disk), &stop, stats);
+    let line = format!("runlet is ready on {} and {}\n", prepared.sockets.url, prepared.sockets.path.display());
+    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
+    serving.spawn(tls::reload(hangup, tls, stop.soft.clone()));
+    listen(prepared.sockets, certificate, &guard, config.max_connections, &serving, &stop)?;
     drop(guard);
     say(&line);
 
@@ -159,16 +170,19 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
 }
 
 /// Opens the ledger, private or not.
-async fn open(config: &Config, server: &str, postgres: Option<&Postgres>) -> Result<Store, LifeError> {
+async fn open(config: &Config, prepared: &Prepared, postgres: Option<&Postgres>) -> Result<Store, LifeError> {
     let options = match (postgres, &config.database_url) {
         (Some(postgres), _) => postgres.running.connect_options(),
         (None, Some(url)) => url.expose().parse().map_err(|_| LifeError::Url)?,
         (None, None) => return Err(LifeError::Url),
     };
-    Store::open(options, CONNECTIONS, server).await.map_err(LifeError::Store)
+    // A private Postgres has no other server: only there a file is as good as a row unless the operator says so.
+    let alone = postgres.is_some();
+    let spill = Spill { dir: prepared.dirs.blobs.clone(), over: config.spill.over(alone), alone };
+    Store::open_with(options, CONNECTIONS, &prepared.server, Some(spill)).await.map_err(LifeError::Store)
 }
 
-fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets>) -> EngineOptions {
+fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets>, disk: Disk) -> EngineOptions {
     EngineOptions {
         server: prepared.server.clone(),
         revisions_dir: prepared.dirs.revisions.clone(),
@@ -180,6 +194,8 @@ fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets
         max_result: usize::try_from(config.max_result.0).unwrap_or(usize::MAX),
         max_log: config.max_log.0,
         lease: config.lease.0,
+        retention: config.retention(),
+        disk,
         secrets,
     }
 }
@@ -190,8 +206,9 @@ fn guard(
     engine: &Arc<LocalEngine>,
     store: &Store,
     secrets: Arc<dyn Secrets>,
-    key: FingerprintKey,
+    (key, disk): (FingerprintKey, Disk),
     stop: &Stop,
+    stats: Stats,
 ) -> Guard {
     let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
     let adapters = runlet_integrations::adapter;
@@ -202,14 +219,19 @@ fn guard(
         secrets,
         receiver,
         max_inflight_bytes: config.max_inflight_bytes.0,
+        retention: config.retention(),
+        disk,
         behind_proxy: config.behind_proxy,
         stopping: stop.soft.clone(),
+        stats,
+        metrics_public: config.metrics_public,
     }))
 }
 
 /// Serves both sockets. They are closed when the listeners stop: from then on clients are refused and wait for nothing.
 fn listen(
     sockets: Sockets,
+    certificate: Option<Certificate>,
     guard: &Guard,
     connections: u32,
     serving: &TaskTracker,
@@ -218,7 +240,7 @@ fn listen(
     let tcp = TcpListener::from_std(sockets.tcp).map_err(io("serve the TCP socket"))?;
     let unix = UnixListener::from_std(sockets.unix).map_err(io("serve the unix socket"))?;
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
-    for socket in [Socket::Tcp(tcp), Socket::Unix(unix)] {
+    for socket in [Socket::Tcp(tcp, certificate), Socket::Unix(unix)] {
         let guard = guard.clone();
         let handler = move |request, peer| guard.clone().answer(request, peer);
         serving.spawn(listener::run(socket, connections, stop.clone(), handler));

@@ -33,10 +33,18 @@ check() {
 have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
 have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; }
 
+have_node() { PATH=/usr/local/bin:/usr/bin:/bin node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null; }
+have_perl() { /usr/bin/perl -MJSON::PP -e 1 2>/dev/null; }
+
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
+    have_node || echo nodejs
+    have_perl || echo perl
     command -v cc >/dev/null || echo gcc libc6-dev
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    command -v openssl >/dev/null || echo openssl
+    command -v slowhttptest >/dev/null || echo slowhttptest
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd
 }
@@ -82,6 +90,7 @@ install() {
     install_quietly $packages
     have_postgres || fail "no initdb in /usr/lib/postgresql/*/bin or PATH" "apt-get install postgresql"
     have_python || fail "/usr/bin/python3 is older than 3.9 or missing" "apt-get install python3"
+    have_node || fail "node in /usr/local/bin or /usr/bin is older than 18 or missing" "apt-get install nodejs"
 }
 
 case "${1:-}" in

@@ -1,5 +1,7 @@
 //! Calling a function: wait for the result, or have it accepted and go.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use runlet_core::cause::{Cause, CauseKind};
@@ -16,7 +18,8 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::Input;
 use super::shapes::Anything;
-use crate::http::reply;
+use super::streamed;
+use crate::http::{front, reply};
 
 /// Largest payload.
 const PAYLOAD: usize = 25 << 20;
@@ -26,8 +29,8 @@ const KEY: usize = 200;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
-const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
+pub(super) const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
+pub(super) const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
 const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
 
 /// Call a function
@@ -72,7 +75,7 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
         dedup: key.map(|key| DedupKey { scope: format!("api/{function}"), key }),
         function,
         revision,
-        cause: Cause::of_kind(CauseKind::Http),
+        cause: Cause { trace: front::trace(&input.headers), ..Cause::of_kind(CauseKind::Http) },
         payload: body.bytes.clone(),
         content_type,
         priority: 0,
@@ -81,9 +84,7 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
     if respond_async {
         return submit(&input, invocation).await;
     }
-    let result = input.api.engine.call(invocation).await?;
-    drop(body);
-    Ok(replied(result))
+    streamed::answer(Arc::clone(&input.api), invocation, body).await
 }
 
 /// An invocation that is accepted.
@@ -139,7 +140,7 @@ async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, Ap
 }
 
 /// The response of a synchronous call: the result itself, or a problem for every outcome but `ok`.
-fn replied(result: Reply) -> Response {
+pub(super) fn replied(result: Reply) -> Response {
     let Reply { invocation, execution, outcome, result, content_type } = result;
     let kind = outcome.kind;
     let mut response = match Code::of_outcome(kind) {

@@ -22,7 +22,7 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
 use super::shapes::Octets;
-use super::{Api, stream};
+use super::{Api, events};
 use crate::http::reply;
 
 /// Longest wait for output of one request.
@@ -160,7 +160,7 @@ pub(super) async fn logs(id: String, input: Input) -> Result<Response, ApiError>
     let limit = query.limit(1 << 20, PIECE)?;
     let patience = query.wait(WAIT)?;
     if input.header(ACCEPT).is_some_and(wants_events) {
-        return stream::follow(input, execution, stream, offset).await;
+        return events::follow(input, execution, stream, offset).await;
     }
     let stream = stream.unwrap_or(Stream::Stdout);
     let read = LogRead { execution, stream, offset, limit, patience };

@@ -12,9 +12,11 @@ mod calls;
 mod deliveries;
 mod deploy;
 mod errors;
+mod events;
 mod executions;
 mod functions;
 mod guard;
+mod history;
 mod hooks;
 mod input;
 mod invocations;
@@ -24,15 +26,17 @@ mod query;
 mod revisions;
 mod routes;
 mod shapes;
-mod stream;
+mod streamed;
 mod system;
 mod tokens;
 
 use std::sync::Arc;
 
+use runlet_core::disk::Disk;
 use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
 use runlet_core::store::Store;
+use runlet_core::store::retention::Retention;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +46,7 @@ use warp::reply::Response;
 
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
+use crate::stats::Stats;
 
 pub(crate) use guard::Guard;
 
@@ -61,6 +66,10 @@ pub(crate) struct Api {
     pub receiver: Receiver,
     /// Bytes of request bodies in memory.
     pub budget: Budget,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop: long polls end then.
@@ -71,23 +80,34 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        let Parts {
+            engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, ..
+        } = parts;
+        let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
             secrets,
             receiver,
             budget: Budget::new(max_inflight_bytes),
+            retention,
+            disk,
             behind_proxy,
             stopping,
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            stats,
+            metrics_public,
         })
     }
 }
@@ -105,10 +125,18 @@ pub(crate) struct Parts {
     pub receiver: Receiver,
     /// Most bytes of request bodies in memory.
     pub max_inflight_bytes: u64,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 /// Every route, one path segment a level, so that a request tries few branches.
@@ -126,7 +154,10 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(system::capacity_filter(api))
             .unify()
             .or(openapi::filter(api))
+            .unify()
+            .or(history::filter(api))
             .unify(),
     );
-    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+    let system = system::health_filter(api).or(system::metrics_filter(api)).unify();
+    v1.or(hooks::filter(api)).unify().or(system).unify().boxed()
 }

@@ -31,7 +31,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, hooks, invocations, revisions, system, tokens,
+    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system,
+    tokens,
 };
 use crate::http::reply;
 
@@ -50,6 +51,8 @@ const TOKEN: &str = "token";
     paths(
         system::health,
         system::capacity,
+        system::metrics,
+        history::size,
         self::show,
         hooks::receive,
         functions::list,
@@ -115,20 +118,22 @@ fn complete(operation: &mut Operation, route: &Route) {
     for (status, words) in shared_answers(route, body) {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(words).into());
     }
-    operation.security = match route.access {
-        Access::Role(role) => {
-            let note = format!("Needs the role `{role}`, or one that includes it.");
-            let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
-            operation.description = Some(text);
-            Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])])
+    let note = match route.access {
+        Access::Role(role) => format!("Needs the role `{role}`, or one that includes it."),
+        Access::Operator => "Needs a token of namespace `default`, unless the operator has opened it.".to_owned(),
+        Access::Anyone | Access::Signed => {
+            operation.security = Some(Vec::new());
+            return;
         }
-        Access::Anyone | Access::Signed => Some(Vec::new()),
     };
+    let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
+    operation.description = Some(text);
+    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
 }
 
 /// A parameter that may be left out is not one that may be null.
-fn plain(parameter: &mut Parameter) {
-    let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema else { return };
+fn plain(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter else { return };
     if let SchemaType::Array(types) = &object.schema_type
         && let Some(only) = types.iter().find(|one| **one != Type::Null)
     {
@@ -138,7 +143,7 @@ fn plain(parameter: &mut Parameter) {
 
 fn shared_answers(route: &Route, body: bool) -> Vec<(&'static str, &'static str)> {
     let mut all = vec![("500", "A fault of runlet itself"), ("503", "It cannot be done now; `Retry-After` says when")];
-    if let Access::Role(_) = route.access {
+    if let Access::Role(_) | Access::Operator = route.access {
         all.push(("401", "No valid token came with the request"));
         all.push(("403", "The token's role or namespace does not allow it"));
         all.push(("422", "The request breaks a rule; `detail` says which"));

@@ -14,6 +14,8 @@ pub(crate) enum Access {
     Signed,
     /// Whoever has this role.
     Role(Role),
+    /// Who may see the figures of the whole server: the operator's people, or everybody if the configuration says so.
+    Operator,
 }
 
 /// A route. In the pattern `{x}` stands for one segment and `{x..}` for one or more.
@@ -48,8 +50,9 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 29] = [
+pub(crate) static ROUTES: [Route; 31] = [
     route(Method::GET, "/healthz", Access::Anyone),
+    route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
     route(Method::GET, "/v1/openapi.json", Access::Anyone),
     route(Method::GET, "/v1/functions", VIEWER),
@@ -78,6 +81,7 @@ pub(crate) static ROUTES: [Route; 29] = [
     route(Method::POST, "/v1/tokens", ADMIN),
     route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
     route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.
@@ -136,7 +140,8 @@ mod tests {
         let role = |role: Option<Role>, route: &Route| match (route.access, role) {
             (Access::Anyone | Access::Signed, _) => true,
             (Access::Role(need), Some(have)) => have.includes(need),
-            (Access::Role(_), None) => false,
+            (Access::Operator, Some(have)) => have.includes(Role::Viewer),
+            (Access::Role(_) | Access::Operator, None) => false,
         };
         let table: Vec<String> = ROUTES
             .iter()

@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, invoke, logs, revisions, rm,
-    rollback, show, token, wait,
+    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, history, invoke, logs,
+    revisions, rm, rollback, show, token, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -37,7 +37,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Server: unix:/path, /path or http://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
+    /// Server: unix:/path, /path, http://host:port or https://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
     #[arg(long, global = true, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Token, rl_...; better in the environment, where `ps` does not show it [env: RUNLET_TOKEN]
@@ -99,6 +99,8 @@ pub(crate) enum ClientCommand {
     Cancel(cancel::CancelArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// Look at the history as a whole: how large it is, and when it goes
+    History(history::HistoryArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }

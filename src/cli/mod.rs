@@ -17,6 +17,7 @@ mod doctor;
 mod errors;
 mod executions;
 mod functions;
+mod history;
 mod id;
 mod invoke;
 mod logs;
@@ -78,6 +79,7 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError>
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     }
 }

@@ -29,7 +29,8 @@ pub(crate) struct Loaded {
 }
 
 /// Variables that begin with `RUNLET_` and are no keys.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
+    "RUNLET_CA_FILE",
     "RUNLET_CONFIG",
     "RUNLET_HOST",
     "RUNLET_LOG",
@@ -109,6 +110,7 @@ impl Loaded {
             self.set(entry.key, &entry.text, entry.source)?;
         }
         self.config.secrets = file.secrets.into_iter().collect();
+        self.config.namespaces = file.namespaces.into_iter().collect();
         Ok(())
     }
 
@@ -119,13 +121,21 @@ impl Loaded {
     /// Rules that concern more than one key.
     fn rules(&self) -> Result<(), ConfigError> {
         let config = &self.config;
-        if !config.listen.ip().is_loopback() && !config.behind_proxy {
+        if !config.listen.ip().is_loopback() && !config.behind_proxy && config.tls().is_none() {
             let message = format!(
-                "{} can be reached from other machines and this version speaks no TLS itself (it comes later); listen on \
-                 127.0.0.1, or put a proxy that speaks TLS in front and set behind_proxy = true",
+                "{} can be reached from other machines, and tokens would go there unencrypted; set tls.cert and tls.key, or \
+                 listen on 127.0.0.1, or put a proxy that speaks TLS in front and set behind_proxy = true",
                 config.listen
             );
             return Err(ConfigError::new(self.source("listen"), "listen", message));
+        }
+        for (have, key, missing) in
+            [(&config.tls_cert, "tls.cert", &config.tls_key), (&config.tls_key, "tls.key", &config.tls_cert)]
+        {
+            if have.is_some() && missing.is_none() {
+                let other = if key == "tls.cert" { "tls.key" } else { "tls.cert" };
+                return Err(ConfigError::new(self.source(key), key, format!("{other} is missing; TLS needs both")));
+            }
         }
         if config.max_result.0 > config.max_inflight_bytes.0 {
             let message =
@@ -151,6 +161,10 @@ impl Loaded {
             let namespaces: Vec<&str> = entry.namespaces.iter().map(|name| name.as_str()).collect();
             let _ =
                 writeln!(out, "secret {name} from {}, for {} # {}", entry.place, namespaces.join(", "), entry.source);
+        }
+        for (name, entry) in &self.config.namespaces {
+            let keep = entry.retention.unwrap_or(self.config.retention);
+            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\" # {}", entry.source);
         }
         for warning in &self.warnings {
             let _ = writeln!(out, "warning: {warning}");
@@ -220,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_may_keep_their_history_longer_or_shorter() {
+        let text =
+            "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\n[namespaces.audit]\nretention = \"off\"\n";
+        let loaded = try_file(text).expect("it is valid");
+        assert!(loaded.show().contains("namespace ci with retention = \"2d\""));
+        let retention = loaded.config.retention();
+        let of = |name: &str| retention.of(&name.parse().expect("a name"));
+        assert_eq!((of("ci"), of("audit"), of("other")), (Some(2), None, Some(14)));
+    }
+
+    #[test]
     fn secrets_are_read() {
         let loaded =
             try_file("[secrets.gh-hook]\nfile = \"/etc/x\"\n[secrets.b]\nenv = \"B\"\nnamespaces = [\"a\", \"b\"]\n")
@@ -245,6 +270,12 @@ mod tests {
                 error("lease = \"10ms\"\n"),
                 error("cgroup_parent = \"runlet\"\n"),
                 error("log_format = \"xml\"\n"),
+                error("tls = true\n"),
+                error("[tls]\ncrt = \"/etc/runlet/cert.pem\"\n"),
+                error("[tls]\ncert = \"cert.pem\"\n"),
+                error("listen = \"0.0.0.0:8700\"\n[tls]\ncert = \"/etc/runlet/cert.pem\"\n"),
+                error("[tls]\nkey = \"/etc/runlet/key.pem\"\n"),
+                error("[metrics]\npublic = \"yes\"\n"),
                 error("database_url = \"mysql://u:p@h/d\"\n"),
                 error("[secrets]\nx = \"value\"\n"),
                 error("[secrets.x]\n"),
@@ -253,6 +284,13 @@ mod tests {
                 error("[secrets.x]\nvalue = \"hunter2\"\n"),
                 error("[secrets.X]\nenv = \"A\"\n"),
                 error("[secrets.x]\nenv = \"A\"\nnamespaces = []\n"),
+                error("retention = \"36h\"\n"),
+                error("retention = \"1d\"\n"),
+                error("spill = \"1KiB\"\n"),
+                error("disk_floor = \"5%\"\n"),
+                error("[namespaces.a]\nkeep = 7\n"),
+                error("[namespaces.a]\nretention = 7\n"),
+                error("[namespaces]\na = 7\n"),
                 error("= 3\n"),
             ]
             .join("\n")

@@ -8,12 +8,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::poll;
 use runlet_core::clock;
-use runlet_core::engine::{EngineError, NewInvocation, Reply};
+use runlet_core::engine::{EngineError, NewInvocation, Reply, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::Manifest;
+use runlet_core::metric::{self, Stage};
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
@@ -24,6 +26,7 @@ use super::run::{Ended, Placed, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
 use crate::road::Road;
+use crate::session::Spout;
 
 /// How long a call waits for a server that has just started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -59,7 +62,11 @@ impl From<Refused> for EngineError {
 
 impl Shared {
     /// Runs once, now. Once it has begun it goes on to its end, whether or not the caller waits for that.
-    pub(super) async fn call(self: &Arc<Self>, new: NewInvocation) -> Result<Reply, EngineError> {
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        new: NewInvocation,
+        pieces: Option<mpsc::Sender<ResultPiece>>,
+    ) -> Result<Reply, EngineError> {
         self.open_for_work().await?;
         let (revision, manifest) = self.resolve(&new).await?;
         let job = Job {
@@ -73,6 +80,7 @@ impl Shared {
             cause: new.cause.clone(),
             payload: new.payload.clone(),
             content_type: new.content_type.clone(),
+            pieces,
             manifest,
         };
         let mut patience = job.manifest.limits.timeout.0;
@@ -96,6 +104,7 @@ impl Shared {
         if self.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
+        self.options.disk.check()?;
         if *self.ready.borrow() {
             return Ok(());
         }
@@ -158,15 +167,27 @@ impl Shared {
             Ok((_, Err(outcome))) => (Ended::before(outcome), None),
             Err(Unseated { outcome, told }) => (Ended::before(outcome), told),
         };
+        let (ended, rest) = ended.and_rest();
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
         let answer = self.answer(&job, road, finish, refused).await;
         self.bell.ring(job.invocation);
+        drop(live);
+        self.see_off(rest, answer.as_ref().is_ok_and(|reply| reply.outcome.is_ok())).await;
         answer
+    }
+
+    /// Gives the reader of a result in pieces what is left of it, and the end, if it is `whole`.
+    async fn see_off(&self, rest: Spout, whole: bool) {
+        tokio::select! {
+            () = rest.finish(whole) => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 
     /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.
     async fn turn(&self, admission: Admission, live: &Live, left: &mut Left) -> Result<Seated, Unseated> {
+        let _timed = metric::timed(Stage::Admission);
         let mut admission = admission;
         let admitted = tokio::select! {
             () = &mut admission => admission.as_mut().take_output(),
@@ -240,12 +261,14 @@ impl Shared {
 
     /// One line per execution.
     pub(super) fn log_end(&self, job: &Job, finish: &Finish) {
+        metric::ended(&job.namespace, &job.function, finish.outcome.kind);
         let started = finish.running.as_ref();
         tracing::info!(
             namespace = %job.namespace,
             function.name = %job.function,
             invocation.id = %job.invocation,
             execution.id = %job.execution,
+            trace.id = job.cause.trace.as_ref().map(|trace| trace.parent.trace_id()),
             sandbox.id = started.map(|running| running.sandbox.as_str()),
             start = started.map(|running| running.start.as_str()),
             attempt = job.attempt,

@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -35,6 +37,10 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
             return;
         }
     };
+    let (payload, missing) = match claimed.payload {
+        Ok(payload) => (payload, None),
+        Err(missing) => (Bytes::new(), Some(missing)),
+    };
     let job = Job {
         namespace: claimed.namespace,
         function: claimed.function,
@@ -45,10 +51,14 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         attempt: claimed.attempt,
         fence: Some(claimed.fence),
         cause: claimed.cause,
-        payload: claimed.payload,
+        payload,
         content_type: claimed.content_type,
+        pieces: None,
     };
-    let ended = shared.run_job(&job, &live, transit).await;
+    let ended = match missing {
+        None => shared.run_job(&job, &live, transit).await,
+        Some(missing) => Ended::before(Outcome::because(OutcomeKind::InitError, format!("the payload: {missing}"))),
+    };
     if live.why() == Some(Why::Disowned) {
         return;
     }
@@ -82,6 +92,7 @@ impl Shared {
         live: &Live,
         transit: TaskTrackerToken,
     ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+        let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), None, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.
