@@ -6,9 +6,11 @@
 //! The guard fails closed: a request that no row of [`routes::ROUTES`] describes never reaches a handler. Filters only
 //! route; a handler takes an [`input::Input`] and returns a response or an [`errors::ApiError`].
 
+mod aliases;
 mod auth;
 mod calls;
 mod deliveries;
+mod deploy;
 mod errors;
 mod executions;
 mod functions;
@@ -17,8 +19,13 @@ mod history;
 mod hooks;
 mod input;
 mod invocations;
+mod openapi;
+mod precondition;
 mod query;
+mod revisions;
 mod routes;
+mod streamed;
+mod stream;
 mod system;
 mod tokens;
 
@@ -38,6 +45,7 @@ use warp::reply::Response;
 
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
+use crate::stats::Stats;
 
 pub(crate) use guard::Guard;
 
@@ -71,13 +79,17 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping } =
-            parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, .. } = parts;
+        let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -91,6 +103,8 @@ impl Api {
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            stats,
+            metrics_public,
         })
     }
 }
@@ -116,6 +130,10 @@ pub(crate) struct Parts {
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 /// Every route, one path segment a level, so that a request tries few branches.
@@ -132,8 +150,11 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .unify()
             .or(system::capacity_filter(api))
             .unify()
+            .or(openapi::filter(api))
+            .unify()
             .or(history::filter(api))
             .unify(),
     );
-    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+    let system = system::health_filter(api).or(system::metrics_filter(api)).unify();
+    v1.or(hooks::filter(api)).unify().or(system).unify().boxed()
 }

@@ -72,6 +72,12 @@ pub(crate) struct Config {
     pub log_format: LogFormat,
     /// Directory of the Postgres programs; `None`: the usual places are searched.
     pub postgres_bin: Option<PathBuf>,
+    /// The server's certificate; with its key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// Whether everybody may read the metrics.
+    pub metrics_public: bool,
     /// How many days of history are kept.
     pub retention: keep::Days,
     /// From which size on bodies and output go to files.
@@ -82,6 +88,13 @@ pub(crate) struct Config {
     pub namespaces: BTreeMap<Namespace, keep::NamespaceEntry>,
     /// Where secrets are, and who may use them.
     pub secrets: BTreeMap<SecretName, secrets::SecretEntry>,
+}
+
+impl Config {
+    /// Where certificate and key are, if the server speaks TLS.
+    pub(crate) fn tls(&self) -> Option<crate::tls::Files> {
+        Some(crate::tls::Files { cert: self.tls_cert.clone()?, key: self.tls_key.clone()? })
+    }
 }
 
 impl Default for Config {
@@ -109,6 +122,9 @@ impl Default for Config {
             server_name: None,
             log_format: LogFormat::Pretty,
             postgres_bin: None,
+            tls_cert: None,
+            tls_key: None,
+            metrics_public: false,
             retention: keep::Days(Some(30)),
             spill: keep::SpillOver::Usual,
             disk_floor: Floor::Usual,

@@ -1,14 +1,16 @@
 //! The rules of `function.toml` that its text alone can break.
 
+mod trigger;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{
-    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
-};
+use trigger::RawTrigger;
+
+use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
 use crate::limits::Limits;
-use crate::name::{FunctionName, HookPath, SecretName};
+use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
 
 /// The file as written: every key known to the contract, so that one that is not built yet is told apart from a typo.
@@ -36,22 +38,6 @@ struct Raw {
     env: BTreeMap<String, EnvValue>,
     #[serde(default)]
     trigger: Vec<RawTrigger>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTrigger {
-    #[serde(rename = "type")]
-    kind: String,
-    path: Option<HookPath>,
-    adapter: Option<String>,
-    secret: Option<SecretName>,
-    #[serde(default)]
-    events: Vec<String>,
-    #[serde(default)]
-    branches: Vec<String>,
-    #[serde(rename = "match")]
-    fields: Option<toml::Table>,
 }
 
 /// Finds the lines of keys, for messages about rules that TOML itself does not know.
@@ -125,15 +111,19 @@ impl Check<'_> {
         if !(1..=1000).contains(&max_concurrency) {
             return self.fail("max_concurrency", "write a number from 1 to 1000");
         }
+        let concurrency = self.concurrency(&raw, runtime, reset)?;
         if raw.handler.is_empty() || raw.handler.contains('\0') {
-            return self.fail("handler", "name the handler: `module.function` for python, a file for exec");
+            return self.fail(
+                "handler",
+                "name the handler: `module.function` for python, `module.export` for node, a file for exec and custom",
+            );
         }
         self.env(&raw.env)?;
         let triggers = raw
             .trigger
             .into_iter()
             .enumerate()
-            .map(|(nth, trigger)| self.trigger(nth, trigger))
+            .map(|(nth, trigger)| trigger.check(&self.lines, nth))
             .collect::<Result<_, _>>()?;
         Ok(Manifest {
             name: raw.name,
@@ -143,6 +133,7 @@ impl Check<'_> {
             limits,
             reset,
             max_concurrency,
+            concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
             durability: raw.durability.unwrap_or_default(),
             env: raw.env,
@@ -151,13 +142,26 @@ impl Check<'_> {
     }
 
     fn runtime(&self, text: &str) -> Result<RuntimeKind, ManifestError> {
-        match text {
-            "python" => Ok(RuntimeKind::Python),
-            "exec" => Ok(RuntimeKind::Exec),
-            "node" | "custom" => {
-                self.fail("runtime", format!("`{text}` is not available in this version; write \"python\" or \"exec\""))
+        RuntimeKind::ALL.into_iter().find(|kind| kind.as_str() == text).map_or_else(
+            || {
+                let message = format!("`{text}` is not a runtime; write \"python\", \"node\", \"exec\" or \"custom\"");
+                self.fail("runtime", message)
+            },
+            Ok,
+        )
+    }
+
+    fn concurrency(&self, raw: &Raw, runtime: RuntimeKind, reset: Reset) -> Result<u32, ManifestError> {
+        match raw.concurrency.unwrap_or(1) {
+            1 => Ok(1),
+            2..=1000 if !runtime.stays() => {
+                self.fail("concurrency", "an exec function starts a process per invocation; leave it out")
             }
-            _ => self.fail("runtime", format!("`{text}` is not a runtime; write \"python\" or \"exec\"")),
+            2..=1000 if reset == Reset::Fresh => {
+                self.fail("concurrency", "`reset = \"fresh\"` is a sandbox per invocation; leave one of the two out")
+            }
+            many @ 2..=1000 => Ok(many),
+            _ => self.fail("concurrency", "write how many calls may run in one sandbox at a time, from 1 to 1000"),
         }
     }
 
@@ -165,9 +169,6 @@ impl Check<'_> {
     fn not_built(&self, raw: &Raw) -> Result<(), ManifestError> {
         if raw.image.as_deref().is_some_and(|image| image != "host") {
             return self.fail("image", "only \"host\" is available in this version");
-        }
-        if raw.concurrency.is_some_and(|n| n != 1) {
-            return self.fail("concurrency", "only 1 is available in this version; use `max_concurrency`");
         }
         if raw.min_warm.is_some_and(|n| n != 0) {
             return self.fail("min_warm", "only 0 is available in this version");
@@ -182,8 +183,8 @@ impl Check<'_> {
         match (text, runtime) {
             (None, _) => Ok(runtime.default_reset()),
             (Some("fresh"), _) => Ok(Reset::Fresh),
-            (Some("warm"), RuntimeKind::Python) => Ok(Reset::Warm),
-            (Some("warm"), RuntimeKind::Exec) => {
+            (Some("warm"), _) if runtime.stays() => Ok(Reset::Warm),
+            (Some("warm"), _) => {
                 self.fail("reset", "an exec function starts a process per invocation; write \"fresh\" or leave it out")
             }
             (Some("fork"), _) => {
@@ -212,6 +213,18 @@ impl Check<'_> {
         }
         if !(8..=1_000_000).contains(&limits.pids) {
             return self.fail("pids", "write a number from 8 to 1000000");
+        }
+        let least_pids = match runtime {
+            // A thread per call, and a few of its own.
+            RuntimeKind::Python if raw.concurrency > Some(1) => raw.concurrency.unwrap_or(1).saturating_add(8),
+            RuntimeKind::Node => 16,
+            _ => 8,
+        };
+        if limits.pids < least_pids {
+            return self.fail(
+                "pids",
+                format!("this function may need {least_pids} processes and threads; write that or more"),
+            );
         }
         if limits.tmp.0 < 4096 {
             return self.fail("tmp", "write at least \"4KiB\"");
@@ -255,37 +268,5 @@ impl Check<'_> {
             });
         }
         Ok(())
-    }
-
-    fn trigger(&self, nth: usize, raw: RawTrigger) -> Result<TriggerSpec, ManifestError> {
-        let fail = |key: &str, message: &str| ManifestError {
-            line: self.lines.of("trigger", nth, key),
-            key: format!("trigger.{key}"),
-            message: message.to_owned(),
-        };
-        match raw.kind.as_str() {
-            "webhook" => {}
-            "cron" | "queue" | "http" => return Err(fail("type", "only \"webhook\" is available in this version")),
-            _ => return Err(fail("type", "this is no trigger type; write \"webhook\"")),
-        }
-        if raw.fields.is_some() {
-            return Err(fail("match", "is not available in this version; use `events` and `branches`"));
-        }
-        let adapter = match raw.adapter.as_deref() {
-            Some("github") => AdapterKind::Github,
-            Some("hmac") => AdapterKind::Hmac,
-            _ => return Err(fail("adapter", "write \"github\" or \"hmac\"")),
-        };
-        Ok(TriggerSpec::Webhook(WebhookTrigger {
-            path: raw
-                .path
-                .ok_or_else(|| fail("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}"))?,
-            adapter,
-            secret: raw
-                .secret
-                .ok_or_else(|| fail("secret", "name the signing secret, as in the operator's [secrets]"))?,
-            events: raw.events,
-            branches: raw.branches,
-        }))
     }
 }

@@ -37,6 +37,12 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
+    /// What the caller asked to be so before the change is not so.
+    #[error("{0}")]
+    Precondition(String),
+    /// The request names something that is not there.
+    #[error("{0}")]
+    Missing(String),
     /// The bytes are in a file of another server.
     #[error("these bytes are in a file of server `{server}`, not of this one; ask that server for them")]
     Elsewhere {
@@ -77,6 +83,8 @@ impl StoreError {
             Self::Down(_) | Self::Private(_) | Self::SpoolFull { .. } => Code::StoreDown,
             Self::Spool(_) => Code::DiskLow,
             Self::Conflict(_) => Code::Conflict,
+            Self::Precondition(_) => Code::PreconditionFailed,
+            Self::Missing(_) => Code::NotFound,
             Self::Elsewhere { .. } | Self::FileGone { .. } => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }

@@ -3,8 +3,9 @@
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
 mod accept;
+pub mod alias;
 mod blob;
-mod current;
+pub mod current;
 pub mod delivery;
 pub mod error;
 pub mod execution;
@@ -20,6 +21,7 @@ mod spill;
 pub mod spool;
 mod text;
 pub mod token;
+pub mod wait;
 
 pub use error::StoreError;
 pub use spill::Spill;

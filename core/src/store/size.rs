@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::blob::{self, Shelf};
 use super::retention::{Keep, Retention};
@@ -16,11 +17,12 @@ use super::{Store, StoreError};
 use crate::name::Namespace;
 
 /// The size of the history, as one namespace sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HistorySize {
     /// Whose rows and files are counted.
     pub namespace: Namespace,
     /// How many days of history it keeps; `null`: all.
+    #[schema(value_type = Option<u32>)]
     pub keep_days: Keep,
     /// The whole database on disk, bytes.
     pub database_bytes: u64,
@@ -29,9 +31,10 @@ pub struct HistorySize {
 }
 
 /// The size of a day.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DaySize {
     /// The day, UTC.
+    #[schema(value_type = String, format = Date)]
     pub day: NaiveDate,
     /// Each table.
     pub tables: BTreeMap<String, TableSize>,
@@ -40,13 +43,14 @@ pub struct DaySize {
     /// Their bytes on disk.
     pub file_bytes: u64,
     /// The first day on which the namespace's rows of this day may be removed; `null`: never.
+    #[schema(value_type = Option<String>, format = Date)]
     pub removed_from: Option<NaiveDate>,
     /// Whether queued work keeps it from being removed.
     pub held: bool,
 }
 
 /// The size of a table's day.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableSize {
     /// Bytes of the partition on disk with its indexes, of all namespaces.
     pub disk_bytes: u64,

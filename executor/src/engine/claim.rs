@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -52,6 +53,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         cause: claimed.cause,
         payload,
         content_type: claimed.content_type,
+        pieces: None,
     };
     let ended = match missing {
         None => shared.run_job(&job, &live, transit).await,
@@ -90,6 +92,7 @@ impl Shared {
         live: &Live,
         transit: TaskTrackerToken,
     ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+        let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), None, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.
