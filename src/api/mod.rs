@@ -24,8 +24,8 @@ mod precondition;
 mod query;
 mod revisions;
 mod routes;
-mod streamed;
 mod stream;
+mod streamed;
 mod system;
 mod tokens;
 
@@ -88,7 +88,9 @@ pub(crate) struct Api {
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, .. } = parts;
+        let Parts {
+            engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, ..
+        } = parts;
         let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,

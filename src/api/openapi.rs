@@ -27,7 +27,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system, tokens,
+    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system,
+    tokens,
 };
 use crate::http::reply;
 

@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, history, invoke, logs, revisions, rm,
-    rollback, show, token, wait,
+    alias, cancel, completions, config, deliveries, deploy, doctor, executions, functions, history, invoke, logs,
+    revisions, rm, rollback, show, token, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
