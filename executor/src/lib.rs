@@ -23,4 +23,5 @@ mod spec;
 mod sys;
 mod uid_range;
 mod wire;
+mod work;
 pub mod zygote;

@@ -13,6 +13,7 @@ mod body;
 mod call;
 mod claim;
 mod job;
+mod lease;
 mod manifests;
 mod observe;
 mod options;
@@ -20,6 +21,7 @@ mod record;
 mod registry;
 mod run;
 mod services;
+mod step;
 mod stop;
 mod verbs;
 
@@ -90,7 +92,7 @@ impl LocalEngine {
             manifests: Manifests::new(store.clone()),
             backlog: Backlog::new(store.clone()),
             bell: Bell::default(),
-            leases: Leases::new(pool.clone(), tasks.clone()),
+            leases: Leases::default(),
             registry: Arc::default(),
             nudge: Notify::new(),
             stopping: CancellationToken::new(),

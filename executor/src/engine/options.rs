@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub max_log: u64,
     /// How long a claim lasts unless it is renewed.
     pub lease: Duration,
+    /// How long a command in a leased sandbox that is cancelled may take to end by itself.
+    pub kill_grace: Duration,
     /// Where secrets are looked up.
     pub secrets: Arc<dyn Secrets>,
 }

@@ -25,6 +25,7 @@ use crate::host::sandbox::ProcessSpec;
 
 pub use native::Session;
 pub use oneshot::run_once;
+pub(crate) use output::Output;
 
 /// Where output goes while an execution runs.
 pub trait OutputSink: Send {
