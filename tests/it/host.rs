@@ -39,6 +39,12 @@ impl Builder {
         self
     }
 
+    /// Further tables of the configuration file; `BASE` stands for the test's own directory.
+    pub(crate) fn table(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
+        self
+    }
+
     /// No other test runs beside it: for counts that concern the whole machine.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
@@ -104,6 +110,11 @@ impl TestHost {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.base.path().join("data")
+    }
+
+    /// The test's own directory: everybody may pass through it.
+    pub(crate) fn base(&self) -> &Path {
+        self.base.path()
     }
 
     /// A new directory that lives as long as the host does.

@@ -11,6 +11,7 @@ mod wait;
 
 mod arrows;
 mod asynchronous;
+mod ci;
 mod cli;
 mod crash;
 mod deploy;
