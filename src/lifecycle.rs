@@ -178,6 +178,7 @@ fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets
         max_result: usize::try_from(config.max_result.0).unwrap_or(usize::MAX),
         max_log: config.max_log.0,
         lease: config.lease.0,
+        kill_grace: config.ci.kill_grace.0,
         secrets,
     }
 }
@@ -201,6 +202,7 @@ fn guard(
         receiver,
         max_inflight_bytes: config.max_inflight_bytes.0,
         behind_proxy: config.behind_proxy,
+        ci: config.ci,
         stopping: stop.soft.clone(),
     }))
 }

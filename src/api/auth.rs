@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     pub namespace: Namespace,
     /// Whether it is root on the unix socket, which belongs to no namespace.
     pub local_admin: bool,
+    /// Whether it is a CI system, which may see and do nothing but its jobs.
+    pub only_ci: bool,
 }
 
 /// Tokens that were looked up a moment ago, by the hash of their secret.
@@ -82,14 +84,18 @@ pub(crate) async fn admit(
     peer: Peer,
     access: Access,
 ) -> Result<Caller, ApiError> {
-    let Access::Role(need) = access else {
-        return Ok(Caller { namespace: Namespace::default_namespace(), local_admin: false });
+    let (need, or_ci) = match access {
+        Access::Role(need) => (need, false),
+        Access::RoleOrCi(need) => (need, true),
+        Access::Anyone | Access::Signed => {
+            return Ok(Caller { namespace: Namespace::default_namespace(), local_admin: false, only_ci: false });
+        }
     };
     let wanted = wanted_namespace(headers)?;
     let Some(secret) = bearer(headers)? else {
         if let Peer::Unix { uid: 0 } = peer {
             let namespace = wanted.unwrap_or_else(Namespace::default_namespace);
-            return Ok(Caller { namespace, local_admin: true });
+            return Ok(Caller { namespace, local_admin: true, only_ci: false });
         }
         return Err(unauthorized("this needs a token: send `Authorization: Bearer rl_...`"));
     };
@@ -109,13 +115,14 @@ pub(crate) async fn admit(
             format!("this token is good for namespace `{namespace}` only; leave the header Runlet-Namespace out"),
         ));
     }
-    if !role.includes(need) {
+    let only_ci = or_ci && role == Role::Ci;
+    if !role.includes(need) && !only_ci {
         return Err(ApiError::new(
             Code::Forbidden,
             format!("this needs the role {need}, and the token has the role {role}; ask an admin for another token"),
         ));
     }
-    Ok(Caller { namespace, local_admin: false })
+    Ok(Caller { namespace, local_admin: false, only_ci })
 }
 
 fn unauthorized(detail: &str) -> ApiError {

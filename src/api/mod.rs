@@ -10,12 +10,14 @@ mod auth;
 mod calls;
 mod deliveries;
 mod errors;
+mod exec;
 mod executions;
 mod functions;
 mod guard;
 mod hooks;
 mod input;
 mod invocations;
+mod leases;
 mod query;
 mod routes;
 mod system;
@@ -29,10 +31,12 @@ use runlet_core::store::Store;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use crate::config::ci::CiConfig;
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
 
@@ -64,12 +68,16 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What the operator says about jobs.
+    pub ci: CiConfig,
+    /// Clients that talk to commands.
+    pub streams: TaskTracker,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, ci, stopping } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -81,6 +89,8 @@ impl Api {
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            ci,
+            streams: TaskTracker::new(),
         })
     }
 }
@@ -100,6 +110,8 @@ pub(crate) struct Parts {
     pub max_inflight_bytes: u64,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
+    /// What the operator says about jobs.
+    pub ci: CiConfig,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
 }
@@ -115,6 +127,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(deliveries::filter(api))
             .unify()
             .or(tokens::filter(api))
+            .unify()
+            .or(leases::filter(api))
             .unify()
             .or(system::capacity_filter(api))
             .unify(),

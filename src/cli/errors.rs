@@ -149,7 +149,7 @@ impl CliError {
     }
 
     /// What to do next, where that is known.
-    fn advice(&self) -> Option<String> {
+    pub(crate) fn advice(&self) -> Option<String> {
         match self {
             Self::Client(ClientError::Connect { host, source }) => Some(connect_advice(host, source)),
             Self::Client(ClientError::Broken { sent, .. }) if *sent > 1 << 20 => {

@@ -57,7 +57,7 @@ fn table(executions: &[Execution], now: clock::Timestamp) -> Table<7> {
     for execution in executions {
         table.row([
             execution.id.to_string(),
-            execution.function.to_string(),
+            execution.function.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             execution.cause.as_str().to_owned(),
             words::state(execution.state, execution.outcome.as_ref()),
             execution.start.map_or("-", StartKind::as_str).to_owned(),
@@ -98,10 +98,11 @@ mod tests {
             id: uuid::Uuid::nil().into(),
             invocation: uuid::Uuid::nil().into(),
             namespace: Namespace::default_namespace(),
-            function: function.parse().expect("a name"),
-            revision: RevisionDigest::from_sha256(&[7; 32]),
+            function: function.parse().ok(),
+            revision: Some(RevisionDigest::from_sha256(&[7; 32])),
             cause: CauseKind::Webhook,
             attempt: 1,
+            step: None,
             state: outcome.as_ref().map_or(ExecutionState::Running, |outcome| ExecutionState::of_outcome(outcome.kind)),
             start: Some(StartKind::Cold),
             sandbox: None,

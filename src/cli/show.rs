@@ -54,8 +54,8 @@ async fn invocation(session: &Session, invocation: &Invocation) -> Result<Fields
     let id = invocation.id;
     let mut fields = Fields::default();
     fields.add("invocation", id);
-    fields.add("function", &invocation.function);
-    fields.add("revision", &invocation.revision);
+    fields.add_if("function", invocation.function.as_ref());
+    fields.add_if("revision", invocation.revision.as_ref());
     let dead = if invocation.dead_letter { " (dead letter)" } else { "" };
     fields.add("state", format!("{}{dead}", invocation.state));
     if matches!(invocation.state, InvocationState::Queued | InvocationState::Held) {
@@ -96,8 +96,9 @@ fn execution(execution: &Execution) -> Fields {
     fields.add("execution", execution.id);
     fields.add("invocation", execution.invocation);
     fields.add("attempt", execution.attempt);
-    fields.add("function", &execution.function);
-    fields.add("revision", &execution.revision);
+    fields.add_if("function", execution.function.as_ref());
+    fields.add_if("revision", execution.revision.as_ref());
+    fields.add_if("step", execution.step.as_ref());
     fields.add("cause", execution.cause.as_str());
     fields.add("state", execution.state);
     add_outcome(&mut fields, execution.outcome.as_ref());

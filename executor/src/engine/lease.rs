@@ -8,7 +8,8 @@ use runlet_core::engine::{EngineError, Lease, LeaseRequest, Network};
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
-use runlet_core::name::Namespace;
+use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
+use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::StoreError;
 use runlet_core::store::lease::NewLease;
 use tokio::sync::oneshot;
@@ -30,9 +31,11 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause between two tries to put something on record.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+type Answer = oneshot::Sender<Result<Lease, EngineError>>;
+
 /// What a sandbox with a function's code is to be like.
 struct Plan {
-    function: Option<(runlet_core::name::FunctionName, runlet_core::name::RevisionDigest)>,
+    function: Option<(FunctionName, RevisionDigest)>,
     runtime: RuntimeKind,
     limits: Limits,
     env: BTreeMap<String, String>,
@@ -47,10 +50,7 @@ impl Shared {
         // A task of its own: a sandbox that is being made is not left alone when the caller goes away.
         self.tasks.spawn(async move {
             let mut answer = answer;
-            let result = tokio::select! {
-                result = shared.give(request) => result,
-                () = answer.closed() => return,
-            };
+            let Some(result) = shared.give(request, &mut answer).await else { return };
             let Err(unheard) = answer.send(result) else { return };
             if let Ok(lease) = unheard {
                 let _ = shared.release(&lease.namespace, lease.id).await;
@@ -59,10 +59,29 @@ impl Shared {
         given.await.map_err(|_| EngineError::SandboxLost("the lease was cut off by a fault".to_owned()))?
     }
 
-    async fn give(self: &Arc<Self>, request: LeaseRequest) -> Result<Lease, EngineError> {
+    /// Waits for room and makes the lease; `None` if whoever wants it goes away while it waits.
+    async fn give(self: &Arc<Self>, request: LeaseRequest, wanted: &mut Answer) -> Option<Result<Lease, EngineError>> {
+        let (plan, room) = tokio::select! {
+            seated = self.seat(&request) => match seated {
+                Ok(seated) => seated,
+                Err(error) => return Some(Err(error)),
+            },
+            () = wanted.closed() => return None,
+        };
+        let record = NewLease {
+            id: LeaseId::new(),
+            namespace: request.namespace.clone(),
+            invocation: InvocationId::new(),
+            function: plan.function.clone(),
+            cause: request.cause.clone(),
+        };
+        Some(self.make(request, plan, record, room).await)
+    }
+
+    async fn seat(&self, request: &LeaseRequest) -> Result<(Plan, Place), EngineError> {
         self.open_for_work().await?;
-        check(&request)?;
-        let plan = self.plan(&request).await?;
+        check(request)?;
+        let plan = self.plan(request).await?;
         if let Some(old) = request.key.as_deref().and_then(|key| self.leases.with_key(&request.namespace, key)) {
             old.end(Why::Released);
             let _ = timeout(END_PATIENCE, old.closed()).await;
@@ -72,21 +91,12 @@ impl Shared {
         let Seat::New(room) = seat else {
             return Err(EngineError::Conflict("a parked sandbox was given to a lease".to_owned()));
         };
-        let record = NewLease {
-            id: LeaseId::new(),
-            namespace: request.namespace.clone(),
-            invocation: InvocationId::new(),
-            function: plan.function.clone(),
-            cause: request.cause.clone(),
-        };
-        // From here on it goes to its end, whether or not somebody still wants it.
-        let made = self.tasks.spawn(Arc::clone(self).make(request, plan, record, room));
-        made.await.map_err(|_| EngineError::SandboxLost("the lease was cut off by a fault".to_owned()))?
+        Ok((plan, room))
     }
 
     /// Makes the sandbox while the lease goes on record.
     async fn make(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         request: LeaseRequest,
         plan: Plan,
         record: NewLease,
@@ -105,8 +115,7 @@ impl Shared {
         let sandbox = match sandbox {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                let outcome =
-                    runlet_core::outcome::Outcome::because(runlet_core::outcome::OutcomeKind::Lost, error.to_string());
+                let outcome = Outcome::because(OutcomeKind::Lost, error.to_string());
                 if on_record.is_ok() {
                     self.persist("a lease", || self.store.end_lease(&record, &outcome)).await;
                 }
@@ -141,7 +150,7 @@ impl Shared {
             cause = lease.cause.as_str(),
             "a lease was given"
         );
-        self.tasks.spawn(Arc::clone(&self).keep(held));
+        self.tasks.spawn(Arc::clone(self).keep(held));
         Ok(lease)
     }
 
