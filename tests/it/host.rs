@@ -271,6 +271,9 @@ impl TestHost {
             assert!(status.success(), "the server ended with {status}:\n{}", self.log_tail());
         }
         self.traces.expect_none(secs(5));
+        let builds = std::fs::read_dir(self.data_dir().join("ci/builds")).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = builds.map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "directories of jobs are left behind: {left:?}");
     }
 }
 

@@ -133,6 +133,11 @@ impl Job {
         format!("glcbt-64_job{}-token-of-the-test", self.id)
     }
 
+    /// The sources, with the job's token as GitLab puts it there.
+    fn repository_url(&self) -> String {
+        format!("https://gitlab-ci-token:{}@gitlab.example/{}.git", self.token(), project_path(self.project))
+    }
+
     /// common/spec/spec.go `Job`: the document that `JOB_RESPONSE_FILE` names.
     pub(crate) fn response(&self) -> Value {
         let variables = self.all_variables();
@@ -153,7 +158,7 @@ impl Job {
                 "project_name": format!("project-{}", self.project), "project_full_path": project_path(self.project), "namespace_id": 3,
                 "root_namespace_id": 3, "organization_id": 1, "instance_id": "x", "instance_uuid": "y", "user_id": 5, "time_in_queue_seconds": 0.5,
                 "project_jobs_running_on_instance_runners_count": "0", "queue_size": 0, "queue_depth": 0},
-            "git_info": {"repo_url": self.repository, "repo_object_format": "sha1", "ref": "main", "sha": "0123456789abcdef0123456789abcdef01234567",
+            "git_info": {"repo_url": self.repository_url(), "repo_object_format": "sha1", "ref": "main", "sha": "0123456789abcdef0123456789abcdef01234567",
                 "before_sha": "0000000000000000000000000000000000000000", "ref_type": "branch", "refspecs": [], "depth": 20, "protected": true},
             "runner_info": {"uuid": "", "timeout": self.timeout.as_secs()},
             "inputs": null, "variables": variables, "steps": steps, "image": {"name": ""}, "services": null, "artifacts": null,

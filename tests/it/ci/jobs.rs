@@ -62,7 +62,7 @@ fn exit_codes_go_through_the_runners_file() {
     assert!(report.trace.contains("after failed\n"), "{}", report.trace);
     let step = host.step(21, "build_script");
     assert_eq!((step["state"].as_str(), step["outcome"]["kind"].as_str()), (Some("failed"), Some("exit")), "{step}");
-    assert_eq!(step["outcome"]["code"], 42, "{step}");
+    assert_eq!(step["outcome"]["exit_code"], 42, "{step}");
     assert_eq!(host.job(21)["state"], "failed");
     // A command that dies of a signal: bash says 128 + 9. The script's own death is told the same way.
     runner.run(Job::new(22, &["sh -c 'kill -9 $$'"])).expect(Verdict::Failed(137));

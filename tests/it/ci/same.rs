@@ -42,10 +42,10 @@ fn a_job_and_a_function_end_alike() {
 
     assert_eq!(output.status.code(), Some(77));
     assert_eq!(function["outcome"]["kind"], "exit", "{function}");
-    for key in ["kind", "code"] {
+    for key in ["kind", "exit_code"] {
         assert_eq!(stage["outcome"][key], function["outcome"][key], "{key}: {stage} {function}");
     }
-    assert_eq!(stage["outcome"]["code"], 42);
+    assert_eq!(stage["outcome"]["exit_code"], 42);
     let id = |execution: &serde_json::Value| execution["id"].as_str().expect("an id").to_owned();
     for stream in ["stdout", "stderr"] {
         let (job, call) = (host.logs(&id(&stage), stream), host.logs(&id(&function), stream));
