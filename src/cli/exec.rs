@@ -55,6 +55,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command; the exit code is its own.
 pub(crate) async fn run(session: &Session, args: ExecArgs) -> Result<ExitCode, CliError> {
+    let program = args.command.first().cloned().unwrap_or_default();
     let own = if is_lease(session, &args.target).await? { None } else { Some(lease(session, &args).await?) };
     let start = Start {
         argv: args.command,
@@ -72,7 +73,7 @@ pub(crate) async fn run(session: &Session, args: ExecArgs) -> Result<ExitCode, C
         // Without this it goes by itself a little later.
         let _ = session.ask(Call::delete(format!("/v1/leases/{id}"))).await;
     }
-    Ok(ExitCode::from(conclude(&followed?)))
+    Ok(ExitCode::from(conclude(&followed?, &program)))
 }
 
 /// Whether the target is a lease: an id is nothing else, and a key may look like the name of a function.
@@ -102,7 +103,7 @@ async fn lease(session: &Session, args: &ExecArgs) -> Result<String, CliError> {
 }
 
 /// Says what there is to say, and returns the exit code.
-fn conclude(followed: &Followed) -> u8 {
+fn conclude(followed: &Followed, program: &str) -> u8 {
     let Some(end) = &followed.end else {
         if followed.stopped == Some(Stopped::NoReader) {
             return 0;
@@ -116,6 +117,10 @@ fn conclude(followed: &Followed) -> u8 {
         OutcomeKind::Ok | OutcomeKind::Exit | OutcomeKind::Signal => {}
         _ if followed.stopped == Some(Stopped::Timeout) => {
             output::note("error: the command was ended: its time was over")
+        }
+        OutcomeKind::InitError => {
+            let why = outcome.error.as_ref().map_or("it cannot be executed", |error| error.message.as_str());
+            output::note(&format!("error: cannot run `{program}`: {why}"));
         }
         kind => {
             let why = outcome.error.as_ref().map_or_else(String::new, |error| format!(": {}", error.message));

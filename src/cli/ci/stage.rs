@@ -11,7 +11,7 @@ use super::super::errors::CliError;
 use super::super::follow::{self, Followed, OnSignal, Stopped, Wanted};
 use super::super::session::Session;
 use super::gitlab::{Ended, Trouble, say};
-use crate::frames::Start;
+use crate::frames::{LARGEST_START, Start};
 
 /// What a shell says of a command that was killed by signal 9, as the kernel does for lack of memory.
 const KILLED: i32 = 137;
@@ -38,7 +38,8 @@ fn start(script: &Path, stage: &str) -> Result<Start, Trouble> {
     let inside = format!("/builds/.tmp/runlet-script-{}", std::process::id());
     let mut argv = interpreter(&text);
     argv.push(inside.clone());
-    Ok(Start {
+    let size = text.len();
+    let start = Start {
         argv,
         env: BTreeMap::new(),
         cwd: None,
@@ -46,7 +47,12 @@ fn start(script: &Path, stage: &str) -> Result<Start, Trouble> {
         decides: decides(stage),
         stdin: false,
         files: vec![(inside, text)],
-    })
+    };
+    if serde_json::to_vec(&start).map_or(true, |frame| frame.len() > LARGEST_START) {
+        let advice = "put the long parts into a file of the repository";
+        return Err(Trouble::Refused(format!("the script of this stage is too large, {size} bytes: {advice}")));
+    }
+    Ok(start)
 }
 
 fn conclude(session: &Session, followed: &Followed) -> Ended {

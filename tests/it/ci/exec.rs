@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// A function whose sandbox is worth looking into.
 fn host_with_function() -> TestHost {
-    let host = TestHost::builder().secret("deploy", &["default"]).start();
+    let host = TestHost::builder().secret("deploy", &["default"]).table("[ci]\nkill_grace = \"500ms\"\n").start();
     let rest = "memory = \"96MiB\"\npids = 30\ntimeout = \"30s\"\n[env]\nGREETING = \"hello\"\nTOKEN = { secret = \"deploy\" }\n";
     host.shell("tool", rest, "echo called");
     host

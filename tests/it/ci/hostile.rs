@@ -107,11 +107,16 @@ fn scripts_of_megabytes_run() {
     let host = TestHost::start();
     // Values that are too long for an environment still come in the script; GitLab Runner would fail to start any driver with
     // them, so that here only the script is long.
-    let lines: Vec<String> = (0..40).map(|n| format!("x{n}={}", "y".repeat(50_000))).collect();
+    let lines: Vec<String> = (0..20).map(|n| format!("x{n}={}", "y".repeat(50_000))).collect();
     let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    lines.push("set +x; echo \"length ${#x39}\"");
+    lines.push("set +x; echo \"length ${#x19}\"");
     let report = runner_for(&host).run(Job::new(112, &lines)).expect(Verdict::Success);
     assert!(report.trace.contains("length 50000\n"));
+    // What is too large for one message is the job's mistake, and is said.
+    let lines: Vec<String> = (0..60).map(|n| format!("x{n}={}", "y".repeat(50_000))).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let report = runner_for(&host).run(Job::new(114, &lines)).expect(Verdict::Failed(1));
+    assert!(report.trace.contains("runlet: the script of this stage is too large"));
     host.finish();
 }
 

@@ -26,7 +26,7 @@ fn a_killed_client_ends_its_stage_and_no_other() {
 
 #[test]
 fn a_killed_runner_lets_go_of_its_sandbox_by_deadline() {
-    let host = with_ci("idle = \"2s\"", "").start();
+    let host = with_ci("idle = \"3s\"", "").start();
     let running = runner_for(&host).start(Job::new(72, &["echo begun; sleep 992"]));
     running.saw("begun\n");
     running.kill_runner();
@@ -43,9 +43,9 @@ fn a_killed_runner_lets_go_of_its_sandbox_by_deadline() {
 
 #[test]
 fn a_lease_lives_while_a_stage_runs_however_long_it_is_idle_for() {
-    let host = with_ci("idle = \"1s\"", "").start();
+    let host = with_ci("idle = \"3s\"", "").start();
     // Longer than the idle time, in silence.
-    runner_for(&host).run(Job::new(74, &["sleep 3"])).expect(Verdict::Success);
+    runner_for(&host).run(Job::new(74, &["sleep 5"])).expect(Verdict::Success);
     host.finish();
 }
 

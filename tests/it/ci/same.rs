@@ -17,7 +17,7 @@ awk 'NR > 2 { print $1 }' /proc/net/dev
 touch /usr/x /etc/x / 2>/dev/null && echo writable root
 head -c 100000000 /dev/zero > /tmp/full 2>/dev/null || echo "tmp is full at $(stat -c %s /tmp/full)"
 rm -f /tmp/full
-python3 -c 'b = bytearray(256 << 20)' 2>/dev/null; echo "a hog ends with $?"
+bash -c 'python3 -c "b = bytearray(256 << 20)"; exit $?' 2>/dev/null; echo "a hog ends with $?"
 printf 'bytes \000\377\n'
 printf 'on stderr \376\n' >&2
 exit 42
