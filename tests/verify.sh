@@ -1,14 +1,14 @@
 #!/bin/bash
-# Full-size runs that CI cannot hold: `tests/verify.sh crash`. Each writes its table, with the commit, to docs/verify/.
+# Full-size runs that CI cannot hold: `tests/verify.sh NAME [MODULE]` runs a module of tests/it at full size and writes its table, with the commit, to docs/verify/NAME.md.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
-name=${1:?usage: tests/verify.sh crash}
+name=${1:?usage: tests/verify.sh NAME [MODULE OF THE TESTS]}
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-timeout 60m cargo test --locked --test it "$name::" -- --nocapture
+timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture
 
 mkdir -p docs/verify
 changed=''

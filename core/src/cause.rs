@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{DeliveryId, InvocationId, TriggerId};
+use crate::trace::Trace;
 
 /// The door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseKind {
     /// A call through the REST API or the CLI.
@@ -48,7 +50,7 @@ impl CauseKind {
 /// Why an invocation exists, as the code sees it in `context.cause`.
 ///
 /// Headers that carry credentials are never in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cause {
     /// The door.
     pub kind: CauseKind,
@@ -67,13 +69,16 @@ pub struct Cause {
     /// The event in the one shape that all forges share, where an adapter made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalised: Option<serde_json::Value>,
+    /// The trace it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// The job, where a CI system is the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Box<CiJob>>,
 }
 
 /// What a CI system says about a job. Words of its own, for people to find the job by; nothing here is a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CiJob {
     /// Which CI system: `gitlab`.
@@ -134,6 +139,15 @@ impl Cause {
     /// A cause of `kind` with nothing else known.
     #[must_use]
     pub const fn of_kind(kind: CauseKind) -> Self {
-        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None, job: None }
+        Self {
+            kind,
+            trigger: None,
+            delivery: None,
+            of: None,
+            headers: BTreeMap::new(),
+            normalised: None,
+            trace: None,
+            job: None,
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Triggers, the API and CI drivers hold a `dyn Engine`; `runlet-executor` implements it. Every verb names a namespace.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use utoipa::ToSchema;
 
 use crate::cause::{Cause, CauseKind};
 use crate::clock::Timestamp;
@@ -94,11 +96,29 @@ pub struct Reply {
     /// The result; empty unless the outcome is `ok`.
     pub result: Bytes,
     /// Content type of the result.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
+}
+
+/// What one who calls is given of a result that comes in pieces, while the code still runs.
+#[derive(Debug, Clone)]
+pub enum ResultPiece {
+    /// The result begins: there will be pieces.
+    Begins {
+        /// The invocation it made.
+        invocation: InvocationId,
+        /// The execution that answers.
+        execution: ExecutionId,
+        /// Content type of the whole.
+        content_type: &'static str,
+    },
+    /// The next bytes of it.
+    Bytes(Bytes),
+    /// That was all, and the execution is on record as a success. If this does not come, something has failed.
+    Ends,
 }
 
 /// What of the network a sandbox sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// Its own loopback and nothing else.
@@ -151,7 +171,7 @@ pub struct LeaseRequest {
 }
 
 /// The right to use a sandbox.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Lease {
     /// Its id.
     pub id: LeaseId,
@@ -176,8 +196,10 @@ pub struct Lease {
     /// Commands that run in it.
     pub running: u32,
     /// When it was given.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it ends unless renewed, or used: the sandbox is destroyed then.
+    #[schema(value_type = String, format = DateTime)]
     pub expires: Timestamp,
 }
 
@@ -214,7 +236,7 @@ pub enum ExecInput {
 }
 
 /// Which stream a piece of output came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
@@ -293,7 +315,7 @@ pub struct LogPiece {
 }
 
 /// Why an invocation waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// State of the invocation.
     pub state: InvocationState,
@@ -302,7 +324,7 @@ pub struct Explanation {
 }
 
 /// What the host has for sandboxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Capacity {
     /// Memory for sandboxes, bytes.
     pub memory_total: u64,
@@ -310,6 +332,8 @@ pub struct Capacity {
     pub memory_used: u64,
     /// Sandboxes that exist.
     pub sandboxes: u32,
+    /// Of them, those that wait for their next call.
+    pub parked: u32,
     /// Sandboxes that may exist at most.
     pub sandboxes_max: u32,
     /// Calls that wait for a sandbox.
@@ -341,9 +365,9 @@ pub enum EngineError {
     /// The sandbox could not be made or went away.
     #[error("the sandbox is gone: {0}")]
     SandboxLost(String),
-    /// The ledger does not answer: nothing was accepted.
-    #[error("the database does not answer")]
-    StoreDown(#[source] crate::store::StoreError),
+    /// The ledger does not take it: nothing was accepted.
+    #[error(transparent)]
+    StoreDown(crate::store::StoreError),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -380,6 +404,11 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Runs once, now, and returns the result. Never run again by itself.
     fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply>;
+
+    /// Like [`Engine::call`]; a result that comes in pieces goes to `pieces` as it comes, and whoever takes them slowly
+    /// slows the code down. One who drops the verb or the receiver ends nothing that has begun; once the first piece is
+    /// there, the verb should be dropped: what it would tell comes as a piece, too.
+    fn call_in_pieces(&self, invocation: NewInvocation, pieces: mpsc::Sender<ResultPiece>) -> Verb<'_, Reply>;
 
     /// Waits until the invocation is terminal or `patience` is over, and returns its state.
     fn wait<'a>(&'a self, namespace: &'a Namespace, id: InvocationId, patience: Duration) -> Verb<'a, InvocationState>;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
@@ -23,18 +24,33 @@ pub const FILE: &str = "function.toml";
 pub enum RuntimeKind {
     /// A function in a Python module, in a process that serves many calls.
     Python,
+    /// A function in a Node.js module, in a process that serves many calls.
+    Node,
     /// One process per invocation: event on stdin, result on stdout.
     Exec,
+    /// An executable of the user's that speaks the frames of descriptor 3, as python's and node's runners do.
+    Custom,
 }
 
 impl RuntimeKind {
+    /// Every runtime, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Exec, Self::Custom];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::Node => "node",
             Self::Exec => "exec",
+            Self::Custom => "custom",
         }
+    }
+
+    /// Whether a process of it stays in its sandbox and serves one call after another.
+    #[must_use]
+    pub const fn stays(self) -> bool {
+        !matches!(self, Self::Exec)
     }
 
     /// Memory that the runtime itself needs before any code of the user runs.
@@ -42,22 +58,20 @@ impl RuntimeKind {
     pub const fn floor(self) -> ByteSize {
         match self {
             Self::Python => ByteSize::mib(24),
-            Self::Exec => ByteSize::mib(4),
+            Self::Node => ByteSize::mib(32),
+            Self::Exec | Self::Custom => ByteSize::mib(4),
         }
     }
 
     /// The reset policy when the function names none.
     #[must_use]
     pub const fn default_reset(self) -> Reset {
-        match self {
-            Self::Python => Reset::Warm,
-            Self::Exec => Reset::Fresh,
-        }
+        if self.stays() { Reset::Warm } else { Reset::Fresh }
     }
 }
 
 /// What happens to a sandbox between two invocations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.
@@ -86,6 +100,24 @@ pub enum OnLost {
     Retry,
     /// It fails (at most once).
     Fail,
+}
+
+/// When the history of a synchronous call is on disk in the database. Accepted asynchronous work always is before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Soon after: before the answer it is in the spool, which survives the death of the server, not a power cut.
+    #[default]
+    Spooled,
+    /// Before the answer.
+    Committed,
+}
+
+impl Durability {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Value of an environment variable.
@@ -187,7 +219,7 @@ pub struct Manifest {
     pub name: FunctionName,
     /// How its code is run.
     pub runtime: RuntimeKind,
-    /// python: `module.function`; exec: path of the executable in the directory.
+    /// python: `module.function`; node: `module.export`; exec and custom: path of the executable in the directory.
     pub handler: String,
     /// The root file system; `host` is the only one yet.
     pub image: String,
@@ -197,12 +229,23 @@ pub struct Manifest {
     pub reset: Reset,
     /// Most executions at a time.
     pub max_concurrency: u32,
+    /// Most calls at a time in one sandbox.
+    #[serde(default = "one")]
+    pub concurrency: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
+    /// When the history of its synchronous calls is on disk.
+    #[serde(default, skip_serializing_if = "Durability::is_default")]
+    pub durability: Durability,
     /// Environment of the code.
     pub env: BTreeMap<String, EnvValue>,
     /// Its triggers.
     pub triggers: Vec<TriggerSpec>,
+}
+
+/// What manifests mean that were stored before they could say it.
+const fn one() -> u32 {
+    1
 }
 
 /// A manifest that breaks a rule.
@@ -259,7 +302,25 @@ mod tests {
         let manifest = Manifest::parse(HEAD).expect("it is valid");
         assert_eq!(manifest.limits, Limits::default());
         assert_eq!(manifest.reset, Reset::Warm);
-        assert_eq!(manifest.max_concurrency, 10);
+        assert_eq!((manifest.max_concurrency, manifest.concurrency), (10, 1));
+    }
+
+    #[test]
+    fn a_manifest_that_was_stored_before_concurrency_reads_as_one() {
+        let mut stored = serde_json::to_value(Manifest::parse(HEAD).expect("it is valid")).expect("it serialises");
+        stored.as_object_mut().expect("it is an object").remove("concurrency");
+        assert_eq!(serde_json::from_value::<Manifest>(stored).expect("it reads back").concurrency, 1);
+    }
+
+    #[test]
+    fn runtimes_that_stay_may_be_warm_and_shared() {
+        for runtime in ["python", "node", "custom"] {
+            let text = HEAD.replace("python", runtime) + "concurrency = 8\nmemory = \"128MiB\"\n";
+            let manifest = Manifest::parse(&text).expect("it is valid");
+            assert_eq!((manifest.reset, manifest.concurrency), (Reset::Warm, 8), "{runtime}");
+        }
+        let exec = HEAD.replace("python", "exec") + "concurrency = 2\n";
+        assert!(Manifest::parse(&exec).is_err_and(|error| error.key == "concurrency"));
     }
 
     #[test]
@@ -310,6 +371,9 @@ mod tests {
                 error("timeout = \"10sec\"\n"),
                 error("memory = \"32MiB\"\n"),
                 error("reset = \"fork\"\n"),
+                error("concurrency = 0\n"),
+                error("concurrency = 60\n"),
+                error("concurrency = 2\nreset = \"fresh\"\n"),
                 error("cpu = 0\n"),
                 error("image = \"alpine\"\n"),
                 error("[env]\nRUNLET_X = \"1\"\n"),

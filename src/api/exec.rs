@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
 use hyper::header::HeaderValue;
 use runlet_core::engine::{Command, Exec, ExecEvent, ExecInput, Stream as Output};
+use runlet_core::problem::Problem;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use warp::Reply as _;
@@ -24,7 +25,21 @@ const FIRST: Duration = Duration::from_secs(30);
 /// How long a client may go on talking after the end.
 const LAST: Duration = Duration::from_secs(5);
 
-/// `POST /v1/leases/{id}/exec`
+/// Run a command in a leased sandbox
+///
+/// Request and answer are frames, streamed at the same time: see the guide to `runlet exec`. A client that goes away cancels.
+#[utoipa::path(
+    post,
+    path = "/v1/leases/{id}/exec",
+    tag = "leases",
+    params(("id" = String, Path, description = "Id of the lease, or its key")),
+    request_body(content = Vec<u8>, content_type = "application/vnd.runlet.exec"),
+    responses(
+        (status = 200, description = "Output as it comes, and the end", body = Vec<u8>, content_type = "application/vnd.runlet.exec"),
+        (status = 404, description = "There is no such lease", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The lease is ending", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn exec(reference: String, mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let mut client = Client { stream: input.stream(), decoder: Decoder::default() };

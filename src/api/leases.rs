@@ -7,10 +7,11 @@ use hyper::StatusCode;
 use runlet_core::cause::{Cause, CauseKind, CiJob};
 use runlet_core::engine::{Lease, LeaseRequest, Network};
 use runlet_core::name::FunctionName;
-use runlet_core::problem::Code;
+use runlet_core::problem::{Code, Problem};
 use runlet_core::secret::Secret;
 use runlet_core::unit::Span;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -47,34 +48,68 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 }
 
 /// What is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Take {
+pub(super) struct Take {
+    /// A name of your own for it: 1 to 128 characters of A-Z, a-z, 0-9, -, _ and . A lease that has it is ended first.
     #[serde(default)]
     key: Option<String>,
+    /// A function whose code, limits, environment and secrets the sandbox gets.
     #[serde(default)]
     function: Option<FunctionName>,
+    /// The job it is for: the sandbox then has directories on disk.
     #[serde(default)]
     job: Option<CiJob>,
+    /// What the operator's limits are to be instead, up to his bounds.
     #[serde(default)]
     limits: Wish,
+    /// How long the lease lasts, or how long the job may take; at most 24 hours.
     #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1h")]
     timeout: Option<Span>,
+    /// It ends when nothing has run in it for so long.
     #[serde(default)]
+    #[schema(value_type = Option<String>, example = "2m")]
     idle: Option<Span>,
+    /// How long to wait for room.
     #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1h")]
     wait: Option<Span>,
+    /// Name of a directory that the jobs of the namespace share.
     #[serde(default)]
     cache: Option<String>,
+    /// Values that are masked in the output on record.
     #[serde(default)]
     masks: Vec<String>,
 }
 
 /// What is answered.
-#[derive(Serialize)]
-struct Taken<'a> {
-    lease: &'a Lease,
-    notes: &'a [String],
+#[derive(Serialize, ToSchema)]
+pub(super) struct Taken {
+    lease: Lease,
+    /// Where it is not as was wished.
+    notes: Vec<String>,
+}
+
+/// A lease.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LeaseBody {
+    lease: Lease,
+}
+
+/// The leases of a namespace on this server.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LeasePage {
+    leases: Vec<Lease>,
+}
+
+/// How much longer.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renew {
+    /// From now; at most 24 hours.
+    #[schema(value_type = String, example = "1h")]
+    timeout: Span,
 }
 
 /// A lease of the caller's, by its id or its key.
@@ -88,40 +123,79 @@ pub(super) fn find(input: &Input, reference: &str) -> Result<Lease, ApiError> {
     seen.ok_or_else(|| ApiError::not_found("lease", reference.chars().take(140).collect::<String>()))
 }
 
-async fn list(input: Input) -> Result<Response, ApiError> {
+/// List the leases of this server, oldest first
+#[utoipa::path(get, path = "/v1/leases", tag = "leases", responses((status = 200, description = "All of them", body = LeasePage)))]
+pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let mut leases = input.api.engine.leases(input.namespace());
     leases.retain(|lease| !input.caller.only_ci || lease.cause == CauseKind::Ci);
-    Ok(reply::page("leases", &leases, None))
+    Ok(reply::json(StatusCode::OK, &LeasePage { leases }))
 }
 
-async fn show(reference: String, input: Input) -> Result<Response, ApiError> {
+/// Show a lease
+#[utoipa::path(
+    get,
+    path = "/v1/leases/{id}",
+    tag = "leases",
+    params(("id" = String, Path, description = "Id of the lease, or its key")),
+    responses((status = 200, description = "The lease as it is now", body = LeaseBody), (status = 404, description = "There is no such lease", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn show(reference: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
-    Ok(reply::envelope("lease", &find(&input, &reference)?))
+    let lease = find(&input, &reference)?;
+    Ok(reply::json(StatusCode::OK, &LeaseBody { lease }))
 }
 
-async fn release(reference: String, input: Input) -> Result<Response, ApiError> {
+/// Give a lease back
+///
+/// Everything in the sandbox is killed and gone when this is answered.
+#[utoipa::path(
+    delete,
+    path = "/v1/leases/{id}",
+    tag = "leases",
+    params(("id" = String, Path, description = "Id of the lease, or its key")),
+    responses((status = 204, description = "It is gone"), (status = 404, description = "There is no such lease", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn release(reference: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let lease = find(&input, &reference)?;
     input.api.engine.release(input.namespace(), lease.id).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-async fn renew(reference: String, mut input: Input) -> Result<Response, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Renew {
-        timeout: Span,
-    }
+/// Keep a lease for longer
+#[utoipa::path(
+    post,
+    path = "/v1/leases/{id}/renew",
+    tag = "leases",
+    params(("id" = String, Path, description = "Id of the lease, or its key")),
+    request_body(content = Renew),
+    responses((status = 200, description = "The lease as it is now", body = LeaseBody), (status = 404, description = "There is no such lease", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn renew(reference: String, mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let body = input.body(BODY).await?;
     let Renew { timeout } = json(&body.bytes)?;
     let lease = find(&input, &reference)?;
     let renewed = input.api.engine.renew(input.namespace(), lease.id, bounded(timeout)?).await?;
-    Ok(reply::envelope("lease", &renewed))
+    Ok(reply::json(StatusCode::OK, &LeaseBody { lease: renewed }))
 }
 
-async fn take(mut input: Input) -> Result<Response, ApiError> {
+/// Lease a sandbox
+///
+/// Waits for room. It goes away when it is given back, when its time is over, or when nobody uses it any more.
+#[utoipa::path(
+    post,
+    path = "/v1/leases",
+    tag = "leases",
+    request_body(content = Take),
+    responses(
+        (status = 201, description = "It is there", body = Taken),
+        (status = 404, description = "There is no such function", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Its function's environment cannot be made", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn take(mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let body = input.body(BODY).await?;
     let take: Take = json(&body.bytes)?;
@@ -135,7 +209,7 @@ async fn take(mut input: Input) -> Result<Response, ApiError> {
             return Err(ApiError::new(Code::SandboxLost, "the server is stopping"));
         }
     };
-    Ok(reply::json(StatusCode::CREATED, &Taken { lease: &lease, notes: &notes }))
+    Ok(reply::json(StatusCode::CREATED, &Taken { lease, notes }))
 }
 
 /// A CI system leases for its jobs, and gets nobody's code or secrets.

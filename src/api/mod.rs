@@ -6,9 +6,11 @@
 //! The guard fails closed: a request that no row of [`routes::ROUTES`] describes never reaches a handler. Filters only
 //! route; a handler takes an [`input::Input`] and returns a response or an [`errors::ApiError`].
 
+mod aliases;
 mod auth;
 mod calls;
 mod deliveries;
+mod deploy;
 mod errors;
 mod exec;
 mod executions;
@@ -18,8 +20,13 @@ mod hooks;
 mod input;
 mod invocations;
 mod leases;
+mod openapi;
+mod precondition;
 mod query;
+mod revisions;
 mod routes;
+mod stream;
+mod streamed;
 mod system;
 mod tokens;
 
@@ -39,6 +46,7 @@ use warp::reply::Response;
 use crate::config::ci::CiConfig;
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
+use crate::stats::Stats;
 
 pub(crate) use guard::Guard;
 
@@ -72,12 +80,17 @@ pub(crate) struct Api {
     pub ci: CiConfig,
     /// Clients that talk to commands.
     pub streams: TaskTracker,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, ci, stopping } = parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping, .. } = parts;
+        let Parts { ci, stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -91,6 +104,8 @@ impl Api {
             deploys: Semaphore::new(DEPLOYS),
             ci,
             streams: TaskTracker::new(),
+            stats,
+            metrics_public,
         })
     }
 }
@@ -114,6 +129,10 @@ pub(crate) struct Parts {
     pub ci: CiConfig,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 /// Every route, one path segment a level, so that a request tries few branches.
@@ -131,7 +150,10 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(leases::filter(api))
             .unify()
             .or(system::capacity_filter(api))
+            .unify()
+            .or(openapi::filter(api))
             .unify(),
     );
-    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+    let system = system::health_filter(api).or(system::metrics_filter(api)).unify();
+    v1.or(hooks::filter(api)).unify().or(system).unify().boxed()
 }

@@ -16,6 +16,8 @@ pub(crate) enum Access {
     Role(Role),
     /// Whoever has this role, and CI systems for their own jobs: the handler sees to that.
     RoleOrCi(Role),
+    /// Who may see the figures of the whole server: the operator's people, or everybody if the configuration says so.
+    Operator,
 }
 
 /// A route. In the pattern `{x}` stands for one segment and `{x..}` for one or more.
@@ -53,14 +55,22 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 28] = [
+pub(crate) static ROUTES: [Route; 36] = [
     route(Method::GET, "/healthz", Access::Anyone),
+    route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
+    route(Method::GET, "/v1/openapi.json", Access::Anyone),
     route(Method::GET, "/v1/functions", VIEWER),
     route(Method::GET, "/v1/functions/{name}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}", DEPLOYER),
     route(Method::DELETE, "/v1/functions/{name}", DEPLOYER),
     route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
+    route(Method::GET, "/v1/functions/{name}/revisions", VIEWER),
+    route(Method::POST, "/v1/functions/{name}/rollback", DEPLOYER),
+    route(Method::GET, "/v1/functions/{name}/aliases", VIEWER),
+    route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
+    route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
+    route(Method::DELETE, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
     route(Method::GET, "/v1/invocations/{id}", VIEWER_CI),
     route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
@@ -141,7 +151,8 @@ mod tests {
             (Access::Anyone | Access::Signed, _) => true,
             (Access::Role(need), Some(have)) => have.includes(need),
             (Access::RoleOrCi(need), Some(have)) => have.includes(need) || have == Role::Ci,
-            (Access::Role(_) | Access::RoleOrCi(_), None) => false,
+            (Access::Operator, Some(have)) => have.includes(Role::Viewer),
+            (Access::Role(_) | Access::RoleOrCi(_) | Access::Operator, None) => false,
         };
         let table: Vec<String> = ROUTES
             .iter()

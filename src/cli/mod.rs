@@ -6,12 +6,15 @@
 //! ```
 //! stdout carries the answer alone; notes, progress and errors go to stderr. Nothing here touches the store or a sandbox.
 
+mod alias;
 mod args;
 mod cancel;
 mod ci;
+mod completions;
 mod config;
 mod deliveries;
 mod deploy;
+mod doctor;
 mod errors;
 mod exec;
 mod executions;
@@ -22,10 +25,14 @@ mod invoke;
 mod logs;
 mod output;
 mod page;
+mod revision;
+mod revisions;
 mod rm;
+mod rollback;
 mod session;
 mod show;
 mod token;
+mod wait;
 mod words;
 
 use std::process::ExitCode;
@@ -51,6 +58,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Client(command) => command,
         Command::Ci(args) => return Ok(ci::run(args, &cli.global)),
         Command::Config(args) => return config::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => return doctor::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => return completions::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;
@@ -68,6 +77,10 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Executions(args) => executions::run(session, &args).await,
         ClientCommand::Logs(args) => logs::run(session, &args).await,
         ClientCommand::Show(args) => show::run(session, &args).await,
+        ClientCommand::Wait(args) => wait::run(session, &args).await,
+        ClientCommand::Revisions(args) => revisions::run(session, &args).await,
+        ClientCommand::Rollback(args) => rollback::run(session, &args).await,
+        ClientCommand::Alias(args) => alias::run(session, &args).await,
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,

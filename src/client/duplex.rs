@@ -14,10 +14,8 @@ use hyper::client::conn::http1;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
-use super::host::Host;
 use super::patient::Patient;
 use super::{ANSWER_MAX, Answer, Broken, Call, Client, ClientError};
 
@@ -46,14 +44,7 @@ impl Client {
             Some((Ok::<_, Infallible>(Frame::data(piece)), body))
         });
         let request = self.request(call)?.map(|_| StreamBody::new(pieces).boxed_unsync());
-        let exchanged = match self.host() {
-            Host::Unix(path) => drive(self.connected(UnixStream::connect(path)).await?, request, take).await,
-            Host::Http { name, port } => {
-                let stream = self.connected(TcpStream::connect(format!("{name}:{port}"))).await?;
-                let _ = stream.set_nodelay(true);
-                drive(stream, request, take).await
-            }
-        };
+        let exchanged = drive(self.connect().await?, request, take).await;
         exchanged.map_err(|source| ClientError::Broken { host: self.host().clone(), sent: 0, source })
     }
 }

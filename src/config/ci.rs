@@ -62,11 +62,12 @@ impl Default for CiConfig {
 }
 
 /// What a job asks for. What is not said is as the operator says.
-#[derive(Debug, Clone, Copy, Default, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wish {
     /// Memory.
     #[serde(default)]
+    #[schema(value_type = Option<String>, example = "512MiB")]
     pub memory: Option<ByteSize>,
     /// CPUs.
     #[serde(default)]
@@ -76,9 +77,11 @@ pub(crate) struct Wish {
     pub pids: Option<u32>,
     /// Size of /tmp.
     #[serde(default)]
+    #[schema(value_type = Option<String>, example = "64MiB")]
     pub tmp: Option<ByteSize>,
     /// The job's timeout.
     #[serde(skip)]
+    #[schema(ignore)]
     pub timeout: Option<Span>,
 }
 

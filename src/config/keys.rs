@@ -99,15 +99,11 @@ pub(super) const KEYS: &[Key] = &[
     key!(listen, Text, |text: &str| text.parse().map_err(|_| {
         format!("`{text}` is not an address; write an IP address and a port, for example \"127.0.0.1:8700\"")
     })),
-    key!(behind_proxy, Switch, |text: &str| {
-        text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false"))
-    }),
+    key!(behind_proxy, Switch, switch),
     key!(data_dir, Text, absolute, shown),
     key!(run_dir, Text, absolute, shown),
     key!(database_url, Text, |text: &str| text.parse().map(Some), optional),
-    key!(postgres_bin, Text, |text: &str| absolute(text).map(Some), |path: &Option<PathBuf>| {
-        path.as_deref().map(shown).unwrap_or_default()
-    }),
+    key!(postgres_bin, Text, some_path, shown_path),
     key!(user, Text, user),
     key!(server_name, Text, |text: &str| server_name(text).map(Some), optional),
     key!(cgroup_parent, Text, cgroup),
@@ -118,6 +114,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(idle_timeout, Text, span),
     key!(max_result, Text, |text: &str| size(text, ByteSize(1024))),
     key!(max_log, Text, |text: &str| size(text, ByteSize(0))),
+    key!(spool_max, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!(max_inflight_bytes, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!(max_connections, Number, |text: &str| number(text, 1, 1_000_000)),
     key!(stop_grace, Text, span),
@@ -144,10 +141,25 @@ pub(super) const KEYS: &[Key] = &[
     key!("ci.gitlab.max_pids", ci.gitlab.most.pids, Number, |text: &str| number(text, 4, 1_000_000)),
     key!("ci.gitlab.max_tmp", ci.gitlab.most.tmp, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!("ci.gitlab.max_timeout", ci.gitlab.most.timeout, Text, some_span),
+    key!("tls.cert", tls_cert, Text, some_path, shown_path),
+    key!("tls.key", tls_key, Text, some_path, shown_path),
+    key!("metrics.public", metrics_public, Switch, switch, ToString::to_string),
 ];
 
 fn shown(path: impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
+}
+
+fn some_path(text: &str) -> Result<Option<PathBuf>, String> {
+    absolute(text).map(Some)
+}
+
+fn shown_path(path: &Option<PathBuf>) -> String {
+    path.as_deref().map(shown).unwrap_or_default()
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
 }
 
 fn optional<T: ToString>(value: &Option<T>) -> String {

@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub max_result: ByteSize,
     /// Most output that is kept per execution.
     pub max_log: ByteSize,
+    /// Most history of synchronous calls that waits for the database, bytes; then calls are refused.
+    pub spool_max: ByteSize,
     /// Most bytes of request bodies in memory at a time.
     pub max_inflight_bytes: ByteSize,
     /// Most connections at a time, per listener.
@@ -71,8 +73,21 @@ pub(crate) struct Config {
     pub postgres_bin: Option<PathBuf>,
     /// Jobs of CI systems.
     pub ci: ci::CiConfig,
+    /// The server's certificate; with its key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// Whether everybody may read the metrics.
+    pub metrics_public: bool,
     /// Where secrets are, and who may use them.
     pub secrets: BTreeMap<SecretName, secrets::SecretEntry>,
+}
+
+impl Config {
+    /// Where certificate and key are, if the server speaks TLS.
+    pub(crate) fn tls(&self) -> Option<crate::tls::Files> {
+        Some(crate::tls::Files { cert: self.tls_cert.clone()?, key: self.tls_key.clone()? })
+    }
 }
 
 impl Default for Config {
@@ -92,6 +107,7 @@ impl Default for Config {
             idle_timeout: Span(Duration::from_secs(60)),
             max_result: ByteSize::mib(16),
             max_log: ByteSize::mib(64),
+            spool_max: ByteSize::mib(256),
             max_inflight_bytes: ByteSize::mib(256),
             max_connections: 1024,
             stop_grace: Span(Duration::from_secs(10)),
@@ -100,6 +116,9 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             postgres_bin: None,
             ci: ci::CiConfig::default(),
+            tls_cert: None,
+            tls_key: None,
+            metrics_public: false,
             secrets: BTreeMap::new(),
         }
     }

@@ -5,12 +5,18 @@ use serde_json::json;
 use super::host::TestHost;
 
 /// Method, path and the least role. `F`, `I`, `E`, `D` and `T` stand for ids that exist; a new route needs a row here.
-const ROUTES: [(&str, &str, &str); 23] = [
+const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/functions", "viewer"),
     ("GET", "/v1/functions/f", "viewer"),
     ("PUT", "/v1/functions/f", "deployer"),
     ("DELETE", "/v1/functions/none", "deployer"),
     ("POST", "/v1/functions/f/invocations", "invoker"),
+    ("GET", "/v1/functions/f/revisions", "viewer"),
+    ("POST", "/v1/functions/none/rollback", "deployer"),
+    ("GET", "/v1/functions/f/aliases", "viewer"),
+    ("GET", "/v1/functions/f/aliases/none", "viewer"),
+    ("PUT", "/v1/functions/f/aliases/a", "deployer"),
+    ("DELETE", "/v1/functions/f/aliases/a", "deployer"),
     ("GET", "/v1/invocations/I", "viewer"),
     ("GET", "/v1/invocations/I/result", "viewer"),
     ("GET", "/v1/invocations/I/payload", "viewer"),
@@ -27,6 +33,7 @@ const ROUTES: [(&str, &str, &str); 23] = [
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/T", "admin"),
+    ("GET", "/v1/openapi.json", "none"),
     ("GET", "/healthz", "none"),
     ("POST", "/hooks/gh", "none"),
 ];

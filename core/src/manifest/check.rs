@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{AdapterKind, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger};
+use super::{
+    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
+};
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
 use crate::unit::{ByteSize, Span};
@@ -28,6 +30,7 @@ struct Raw {
     concurrency: Option<u32>,
     min_warm: Option<u32>,
     on_lost: Option<OnLost>,
+    durability: Option<Durability>,
     envelope: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, EnvValue>,
@@ -122,8 +125,12 @@ impl Check<'_> {
         if !(1..=1000).contains(&max_concurrency) {
             return self.fail("max_concurrency", "write a number from 1 to 1000");
         }
+        let concurrency = self.concurrency(&raw, runtime, reset)?;
         if raw.handler.is_empty() || raw.handler.contains('\0') {
-            return self.fail("handler", "name the handler: `module.function` for python, a file for exec");
+            return self.fail(
+                "handler",
+                "name the handler: `module.function` for python, `module.export` for node, a file for exec and custom",
+            );
         }
         self.env(&raw.env)?;
         let triggers = raw
@@ -140,20 +147,35 @@ impl Check<'_> {
             limits,
             reset,
             max_concurrency,
+            concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
+            durability: raw.durability.unwrap_or_default(),
             env: raw.env,
             triggers,
         })
     }
 
     fn runtime(&self, text: &str) -> Result<RuntimeKind, ManifestError> {
-        match text {
-            "python" => Ok(RuntimeKind::Python),
-            "exec" => Ok(RuntimeKind::Exec),
-            "node" | "custom" => {
-                self.fail("runtime", format!("`{text}` is not available in this version; write \"python\" or \"exec\""))
+        RuntimeKind::ALL.into_iter().find(|kind| kind.as_str() == text).map_or_else(
+            || {
+                let message = format!("`{text}` is not a runtime; write \"python\", \"node\", \"exec\" or \"custom\"");
+                self.fail("runtime", message)
+            },
+            Ok,
+        )
+    }
+
+    fn concurrency(&self, raw: &Raw, runtime: RuntimeKind, reset: Reset) -> Result<u32, ManifestError> {
+        match raw.concurrency.unwrap_or(1) {
+            1 => Ok(1),
+            2..=1000 if !runtime.stays() => {
+                self.fail("concurrency", "an exec function starts a process per invocation; leave it out")
             }
-            _ => self.fail("runtime", format!("`{text}` is not a runtime; write \"python\" or \"exec\"")),
+            2..=1000 if reset == Reset::Fresh => {
+                self.fail("concurrency", "`reset = \"fresh\"` is a sandbox per invocation; leave one of the two out")
+            }
+            many @ 2..=1000 => Ok(many),
+            _ => self.fail("concurrency", "write how many calls may run in one sandbox at a time, from 1 to 1000"),
         }
     }
 
@@ -161,9 +183,6 @@ impl Check<'_> {
     fn not_built(&self, raw: &Raw) -> Result<(), ManifestError> {
         if raw.image.as_deref().is_some_and(|image| image != "host") {
             return self.fail("image", "only \"host\" is available in this version");
-        }
-        if raw.concurrency.is_some_and(|n| n != 1) {
-            return self.fail("concurrency", "only 1 is available in this version; use `max_concurrency`");
         }
         if raw.min_warm.is_some_and(|n| n != 0) {
             return self.fail("min_warm", "only 0 is available in this version");
@@ -178,8 +197,8 @@ impl Check<'_> {
         match (text, runtime) {
             (None, _) => Ok(runtime.default_reset()),
             (Some("fresh"), _) => Ok(Reset::Fresh),
-            (Some("warm"), RuntimeKind::Python) => Ok(Reset::Warm),
-            (Some("warm"), RuntimeKind::Exec) => {
+            (Some("warm"), _) if runtime.stays() => Ok(Reset::Warm),
+            (Some("warm"), _) => {
                 self.fail("reset", "an exec function starts a process per invocation; write \"fresh\" or leave it out")
             }
             (Some("fork"), _) => {
@@ -208,6 +227,18 @@ impl Check<'_> {
         }
         if !(8..=1_000_000).contains(&limits.pids) {
             return self.fail("pids", "write a number from 8 to 1000000");
+        }
+        let least_pids = match runtime {
+            // A thread per call, and a few of its own.
+            RuntimeKind::Python if raw.concurrency > Some(1) => raw.concurrency.unwrap_or(1).saturating_add(8),
+            RuntimeKind::Node => 16,
+            _ => 8,
+        };
+        if limits.pids < least_pids {
+            return self.fail(
+                "pids",
+                format!("this function may need {least_pids} processes and threads; write that or more"),
+            );
         }
         if limits.tmp.0 < 4096 {
             return self.fail("tmp", "write at least \"4KiB\"");

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::text::{clean, count, json, noun, uncount, word};
@@ -15,7 +16,7 @@ use crate::id::{DeliveryId, InvocationId};
 use crate::name::{HookPath, Namespace};
 
 /// What was decided about a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Verified, and at least one rule took it.
@@ -81,7 +82,7 @@ pub struct NewDelivery {
 }
 
 /// A delivery on record; the body is fetched on its own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
     /// Its id.
     pub id: DeliveryId,
@@ -110,6 +111,7 @@ pub struct Delivery {
     /// Its invocations: new ones, or those that a repeated id names.
     pub invocations: Vec<InvocationId>,
     /// When it was received.
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: Timestamp,
 }
 

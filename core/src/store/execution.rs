@@ -5,6 +5,7 @@ mod search;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::text::{self, noun, uncount, word};
@@ -19,7 +20,7 @@ use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::outcome::Outcome;
 
 /// An invocation on record; payload and result are fetched on their own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Invocation {
     /// Its id.
     pub id: InvocationId,
@@ -48,13 +49,15 @@ pub struct Invocation {
     /// Size of the payload, bytes.
     pub payload_size: u64,
     /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it became terminal.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
 }
 
 /// An execution on record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Execution {
     /// Its id.
     pub id: ExecutionId,
@@ -94,10 +97,13 @@ pub struct Execution {
     /// Bytes of output that were not kept, over the cap.
     pub log_dropped: u64,
     /// When it was put on record.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When the code was given the event.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
 }
 
@@ -126,6 +132,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Invocation>, StoreError> {
+        self.settled().await;
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: InvocationId", namespace AS "namespace: Namespace", function AS "function: FunctionName",
@@ -145,6 +152,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn result(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<(Bytes, String)>, StoreError> {
+        self.settled().await;
         let row = sqlx::query!(
             r#"SELECT result AS "result!", result_type AS "result_type!" FROM invocations
                WHERE id = $1 AND namespace = $2 AND state = 'succeeded' AND result IS NOT NULL"#,
@@ -161,6 +169,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn payload(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Bytes>, StoreError> {
+        self.settled().await;
         let payload = sqlx::query_scalar!(
             "SELECT payload FROM invocations WHERE id = $1 AND namespace = $2",
             id.uuid(),

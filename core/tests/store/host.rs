@@ -154,6 +154,7 @@ pub(crate) fn revision(function: &str, rest: &str) -> NewRevision {
         digest: RevisionDigest::from_sha256(&hash),
         manifest: Manifest::parse(&text).unwrap(),
         archive: Bytes::from(text),
+        precondition: runlet_core::precondition::Precondition::None,
     }
 }
 
@@ -202,7 +203,7 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         execution: claimed.execution,
         invocation: claimed.invocation,
         fence: Some(claimed.fence),
-        result: outcome.is_ok().then(|| (Bytes::from_static(b"\0\xfe"), "application/json")),
+        result: outcome.is_ok().then(|| (Bytes::from_static(b"\0\xfe"), "application/json".into())),
         outcome,
         running: None,
         usage: runlet_core::execution::Usage::default(),

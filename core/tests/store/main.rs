@@ -11,5 +11,6 @@ mod host;
 mod ledger;
 mod private;
 mod schema;
+mod spool;
 mod token;
 mod wakeup;

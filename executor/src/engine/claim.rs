@@ -5,13 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
 use super::job::Job;
-use super::record::record;
 use super::registry::{Live, Why};
 use super::run::{Ended, ended_early};
 use crate::admission::{Refused, Seat, Turn};
@@ -48,6 +48,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         cause: claimed.cause,
         payload: claimed.payload,
         content_type: claimed.content_type,
+        pieces: None,
     };
     let ended = shared.run_job(&job, &live, transit).await;
     if live.why() == Some(Why::Disowned) {
@@ -56,7 +57,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
     live.set_ending();
     let finish = ended.finish(&job, live.why());
     shared.log_end(&job, &finish);
-    match record(&shared.ledger, &finish, None, &shared.ended).await {
+    match shared.road(&job).finish(&finish, None, &shared.ended).await {
         Ok(_) => shared.bell.ring(job.invocation),
         Err(error) => {
             tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
@@ -83,6 +84,7 @@ impl Shared {
         live: &Live,
         transit: TaskTrackerToken,
     ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+        let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), None, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.

@@ -75,7 +75,7 @@ impl Shared {
             function: plan.function.clone(),
             cause: request.cause.clone(),
         };
-        Some(self.make(request, plan, record, room).await)
+        Some(self.make_lease(request, plan, record, room).await)
     }
 
     async fn seat(&self, request: &LeaseRequest) -> Result<(Plan, Place), EngineError> {
@@ -86,7 +86,7 @@ impl Shared {
             old.end(Why::Released);
             let _ = timeout(END_PATIENCE, old.closed()).await;
         }
-        let want = Want { function: None, reuse: None, memory: plan.limits.memory.0 };
+        let want = Want { function: None, reuse: None, slots: 1, memory: plan.limits.memory.0 };
         let (_turn, seat) = self.gate.acquire(want, Some(Instant::now() + request.patience), true).await?;
         let Seat::New(room) = seat else {
             return Err(EngineError::Conflict("a parked sandbox was given to a lease".to_owned()));
@@ -95,7 +95,7 @@ impl Shared {
     }
 
     /// Makes the sandbox while the lease goes on record.
-    async fn make(
+    async fn make_lease(
         self: &Arc<Self>,
         request: LeaseRequest,
         plan: Plan,
@@ -173,8 +173,8 @@ impl Shared {
             name: name.to_string(),
             namespace: namespace.clone(),
         })?;
-        let manifest = self.manifests.of(&found);
-        self.revisions.ensure(namespace, &found.revision).await.map_err(|error| match error {
+        let manifest = self.manifests.of(&found.function);
+        self.revisions.ensure(namespace, &found.function.revision).await.map_err(|error| match error {
             RevisionError::Store(_, error) => EngineError::StoreDown(error),
             RevisionError::Missing(digest) => {
                 EngineError::NotFound { what: "revision", name: digest.to_string(), namespace: namespace.clone() }
@@ -184,7 +184,7 @@ impl Shared {
         let env = environment(namespace, &manifest, &*self.options.secrets)
             .map_err(|outcome| EngineError::Conflict(outcome.error.map_or_else(String::new, |error| error.message)))?;
         Ok(Plan {
-            function: Some((name.clone(), found.revision.clone())),
+            function: Some((name.clone(), found.function.revision.clone())),
             runtime: manifest.runtime,
             limits: request.limits.unwrap_or(manifest.limits),
             env,

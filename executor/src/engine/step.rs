@@ -18,6 +18,7 @@ use crate::host::sandbox::{ProcessSpec, SandboxError};
 use crate::lease::{Busy, Followed, Held, Talk, follow, spec};
 use crate::output::mask::Masked;
 use crate::output::{LogSink, LogTotals};
+use crate::road::Road;
 use crate::session::OutputSink;
 
 /// Events and words on their way between a process and whoever follows it.
@@ -121,8 +122,9 @@ impl Shared {
             Ok(process) => process,
             Err(error) => return Ended::before(error),
         };
+        let road = Road::Committed(self.store.clone(), self.ledger.clone());
         let owner = (held.namespace().clone(), step.execution);
-        let log = LogSink::new(self.store.clone(), self.tasks.clone(), owner, self.options.max_log, step.busy.until);
+        let log = LogSink::new(road, self.tasks.clone(), owner, self.options.max_log, step.busy.until);
         let mut both = Both { events, log: Masked::new(log, held.terms().masks.clone()) };
         let Followed { outcome, gone } = follow(process, held, talk, &mut both).await;
         let log = both.log.finish().await.finish().await;

@@ -92,6 +92,7 @@ impl Arrival {
     pub(super) fn invocations(&self, event: &Event, wanted: &[usize]) -> Vec<NewInvocation> {
         let cause = Cause {
             headers: for_code(&self.incoming.headers),
+            trace: self.incoming.headers.trace(),
             normalised: event.normalised.as_ref().and_then(|normalised| serde_json::to_value(normalised).ok()),
             ..Cause::of_kind(CauseKind::Webhook)
         };

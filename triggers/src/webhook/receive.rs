@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use runlet_core::engine::{Accepted, Engine, Submission};
 use runlet_core::id::DeliveryId;
+use runlet_core::metric;
 use runlet_core::name::{HookPath, Namespace};
 use runlet_core::secret::{Secret, Secrets};
 use runlet_core::store::Store;
@@ -142,6 +143,8 @@ impl Receiver {
         let delivery = arrival.delivery(&self.key, event.label, Verdict::Accepted, reasons);
         let submitted = self.engine.submit(Submission { delivery: Some(delivery), invocations }).await?;
         let delivery = submitted.delivery.ok_or(Failure::NotRecorded)?;
+        let repeat = submitted.invocations.iter().all(|accepted| accepted.repeated);
+        metric::delivered(if repeat { Verdict::Duplicate } else { Verdict::Accepted });
         tracing::info!(
             delivery.id = %delivery,
             namespace = %arrival.namespace,
@@ -159,6 +162,7 @@ impl Receiver {
         let label = arrival.adapter.label(&arrival.incoming.headers).unwrap_or_default();
         let delivery = arrival.delivery(&self.key, label, refusal.verdict(), vec![refusal.to_string()]);
         let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        metric::delivered(refusal.verdict());
         tracing::warn!(
             delivery.id = %id,
             namespace = %arrival.namespace,
@@ -173,6 +177,7 @@ impl Receiver {
     async fn ignore(&self, arrival: &Arrival, label: Label, reasons: Vec<String>) -> Result<DeliveryId, Failure> {
         let delivery = arrival.delivery(&self.key, label, Verdict::Ignored, reasons);
         let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        metric::delivered(Verdict::Ignored);
         let (namespace, path) = (&arrival.namespace, &arrival.path);
         tracing::info!(delivery.id = %id, %namespace, hook.path = %path, "delivery ignored");
         Ok(id)
