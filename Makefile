@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup build run test lint unit-and-it bench verify-crash verify-api verify-edge sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-postgres verify-upgrade verify-v2 sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,13 +22,17 @@ check: ## Check the prerequisites, and say how to get what is missing
 setup: check ## Install what is missing of Postgres, Python, Node and Perl (Debian packages; starts no service)
 	@tests/setup.sh install
 
+peers: check
+	@tests/setup.sh install tests
+	@tests/peers/install.sh "$${CARGO_TARGET_DIR:-target}/peers"
+
 build: check ## Build everything (debug profile)
 	@cargo build --locked --workspace
 
 run: setup ## Build, start, deploy the examples, send a signed push, show what happened, serve until Ctrl-C
 	@tests/demo.sh
 
-test: setup lint unit-and-it ## Format, lints, unit tests, and the real server with a real Postgres and real sandboxes
+test: peers lint unit-and-it ## Format, lints, unit tests, and the real server with a real Postgres and real sandboxes
 
 lint:
 	cargo fmt --all --check
@@ -55,6 +59,15 @@ verify-api: setup ## PyPI's schemathesis against the API's own document, 60 s as
 
 verify-edge: setup ## Slow and hostile clients in full size, HTTP/1.1 and HTTP/2; the table goes to docs/verify/edge.md
 	@tests/verify.sh edge slow
+
+verify-postgres: setup ## Cut, kill, stop and freeze Postgres under load; the table goes to docs/verify/postgres.md
+	@tests/verify.sh postgres
+
+verify-upgrade: setup ## Build the previous release, work with it, and go on with this one on its data
+	@tests/verify.sh upgrade
+
+verify-v2: setup ## Run the executor on a kernel with pure cgroup v2, in qemu
+	@tests/verify.sh v2
 
 sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
 	@core/sqlx-prepare.sh

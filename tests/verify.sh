@@ -8,7 +8,11 @@ table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture
+case $name in
+upgrade) tests/upgrade/run.sh ;;
+v2) tests/v2/run.sh ;;
+*) timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture ;;
+esac
 
 mkdir -p docs/verify
 changed=''

@@ -150,4 +150,31 @@ impl Cause {
             job: None,
         }
     }
+    /// The facts of the event as variables for programs: `sha` becomes `RUNLET_EVENT_SHA`.
+    pub fn event_variables(&self) -> impl Iterator<Item = (String, String)> {
+        let facts = self.normalised.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+        facts.filter_map(|(name, value)| {
+            let value = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            Some((format!("RUNLET_EVENT_{}", name.to_ascii_uppercase()), value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_the_event_become_variables() {
+        let normalised = serde_json::json!({"ref": "refs/heads/main", "pull_request": 7, "more": {}});
+        let cause = Cause { normalised: Some(normalised), ..Cause::of_kind(CauseKind::Webhook) };
+        let variables: Vec<_> = cause.event_variables().collect();
+        let expected = [("RUNLET_EVENT_PULL_REQUEST", "7"), ("RUNLET_EVENT_REF", "refs/heads/main")];
+        assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(Cause::of_kind(CauseKind::Http).event_variables().count(), 0);
+    }
 }

@@ -4,6 +4,8 @@
 //! are in `runlet-runtimes`, those that need the operator's configuration (may it use this secret?) are in the server.
 
 mod check;
+mod field;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +14,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::limits::Limits;
-use crate::name::{FunctionName, HookPath, SecretName};
+use crate::name::{FunctionName, SecretName};
 use crate::unit::ByteSize;
+
+pub use field::{BadPath, FieldPath, FieldValue};
+pub use webhook::{AdapterKind, WebhookTrigger};
 
 /// Name of the file in the function's directory.
 pub const FILE: &str = "function.toml";
@@ -166,44 +171,6 @@ impl<'de> Deserialize<'de> for EnvValue {
     }
 }
 
-/// Which adapter verifies and reads a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AdapterKind {
-    /// GitHub's `X-Hub-Signature-256`.
-    Github,
-    /// A hex HMAC-SHA256 of the raw body in `X-Signature-256` (with or without `sha256=`).
-    Hmac,
-}
-
-impl AdapterKind {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Github => "github",
-            Self::Hmac => "hmac",
-        }
-    }
-}
-
-/// A webhook trigger: which deliveries on a path become invocations of the function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WebhookTrigger {
-    /// Path below `/hooks/{namespace}/`.
-    pub path: HookPath,
-    /// Who verifies the signature and reads the event's name.
-    pub adapter: AdapterKind,
-    /// The signing secret.
-    pub secret: SecretName,
-    /// Events it wants; empty means all.
-    #[serde(default)]
-    pub events: Vec<String>,
-    /// Branches it wants (of push and pull request events); empty means all. `*` stands for any run of characters.
-    #[serde(default)]
-    pub branches: Vec<String>,
-}
-
 /// A trigger as the manifest declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -297,6 +264,10 @@ mod tests {
         }
     }
 
+    fn hook(rest: &str) -> String {
+        error(&format!("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\n{rest}"))
+    }
+
     #[test]
     fn a_short_manifest_gets_the_defaults() {
         let manifest = Manifest::parse(HEAD).expect("it is valid");
@@ -352,9 +323,16 @@ mod tests {
             secret = "gh-hook"
             events = ["push"]
             branches = ["main"]
+            match = { "repository.full_name" = "o/r" }
+            [[trigger]]
+            type = "webhook"
+            path = "open"
+            adapter = "none"
+            public = true
+            match = { object.kind = ["a", "b*"], "labels.id" = 7, draft = false }
         "#;
         let manifest = Manifest::parse(text).expect("it is valid");
-        assert_eq!(manifest.triggers.len(), 1);
+        assert_eq!(manifest.triggers.len(), 2);
         assert_eq!(manifest.env.len(), 2);
         // As the ledger keeps it.
         let stored = serde_json::to_value(&manifest).expect("it serialises");
@@ -381,7 +359,17 @@ mod tests {
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\n"),
-                error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
+                hook("adapter = \"bitbucket\"\nsecret = \"s\"\n"),
+                hook("adapter = \"none\"\n"),
+                hook("adapter = \"none\"\npublic = false\n"),
+                hook("adapter = \"none\"\npublic = true\nsecret = \"s\"\n"),
+                hook("adapter = \"gitlab\"\nsecret = \"s\"\npublic = true\n"),
+                hook("adapter = \"gitlab\"\nsecret = \"s\"\nevents = [\"Push Hook\"]\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { \"a..b\" = \"x\" }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = 1.5 }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [] }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [[1]] }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a.b = 1, \"a.b\" = 2 }\n"),
                 error("= 3"),
             ]
             .join("\n")

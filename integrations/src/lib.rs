@@ -6,11 +6,16 @@
 
 pub mod gitlab_ci;
 
+mod forge;
 mod github;
+mod gitlab;
 mod hmac;
 mod label;
 mod loose;
+mod plain;
+mod public;
 mod signature;
+mod standard;
 
 use runlet_core::manifest::AdapterKind;
 use runlet_triggers::webhook::Adapter;
@@ -20,6 +25,9 @@ use runlet_triggers::webhook::Adapter;
 pub fn adapter(kind: AdapterKind) -> &'static dyn Adapter {
     match kind {
         AdapterKind::Github => &github::Github,
+        AdapterKind::Gitlab => &gitlab::Gitlab,
+        AdapterKind::StandardWebhooks => &standard::Standard,
         AdapterKind::Hmac => &hmac::Generic,
+        AdapterKind::None => &public::Public,
     }
 }

@@ -53,6 +53,7 @@ pub(super) struct DeployBody {
     )
 )]
 pub(super) async fn deploy(name: String, mut input: Input) -> Result<Response, ApiError> {
+    input.api.disk.check()?;
     let body = input.body(ARCHIVE).await?;
     input.query(&[])?;
     let name = checked(name)?;
@@ -98,17 +99,25 @@ pub(super) async fn deploy(name: String, mut input: Input) -> Result<Response, A
     Ok(with_etag(reply::json(status, &body), &version))
 }
 
-/// Every secret that the manifest names must exist and be free for the namespace: otherwise the first call would fail.
+/// Every secret that the manifest names must exist, be free for the namespace and be of use: otherwise the first call would fail.
 pub(super) fn secrets_exist(input: &Input, manifest: &Manifest) -> Result<(), String> {
     let namespace = input.namespace();
-    match secrets(manifest).find(|(_, name)| input.api.secrets.get(namespace, name).is_none()) {
-        None => Ok(()),
-        Some((key, name)) => Err(format!(
+    if let Some((key, name)) = secrets(manifest).find(|(_, name)| input.api.secrets.get(namespace, name).is_none()) {
+        return Err(format!(
             "function.toml: {key}: secret `{name}` is not configured for namespace `{namespace}`; the operator adds \
              [secrets.{name}] with file = \"...\" and namespaces = [\"{namespace}\"] to the server's configuration \
              and restarts it"
-        )),
+        ));
     }
+    for TriggerSpec::Webhook(hook) in &manifest.triggers {
+        let secret = hook.secret.as_ref().and_then(|name| Some((name, input.api.secrets.get(namespace, name)?)));
+        let Some((name, secret)) = secret else { continue };
+        runlet_integrations::adapter(hook.adapter).usable(&secret).map_err(|what| {
+            let adapter = hook.adapter.as_str();
+            format!("function.toml: trigger.secret: secret `{name}` for adapter \"{adapter}\" {what}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The secrets that a manifest names, with the keys that name them.
@@ -117,8 +126,8 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
         EnvValue::Secret(name) => Some((format!("env.{variable}"), name)),
         EnvValue::Plain(_) => None,
     });
-    let triggers = manifest.triggers.iter().map(|trigger| match trigger {
-        TriggerSpec::Webhook(hook) => ("trigger.secret".to_owned(), &hook.secret),
+    let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
+        TriggerSpec::Webhook(hook) => Some(("trigger.secret".to_owned(), hook.secret.as_ref()?)),
     });
     env.chain(triggers)
 }

@@ -27,8 +27,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, exec, executions, functions, hooks, invocations, leases, revisions,
-    system, tokens,
+    Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
+    revisions, system, tokens,
 };
 use crate::http::reply;
 
@@ -48,6 +48,7 @@ const TOKEN: &str = "token";
         system::health,
         system::capacity,
         system::metrics,
+        history::size,
         self::show,
         hooks::receive,
         functions::list,

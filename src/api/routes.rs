@@ -55,7 +55,7 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 36] = [
+pub(crate) static ROUTES: [Route; 37] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -92,6 +92,7 @@ pub(crate) static ROUTES: [Route; 36] = [
     route(Method::POST, "/v1/leases/{id}/renew", DEPLOYER_CI),
     route(Method::POST, "/v1/leases/{id}/exec", DEPLOYER_CI),
     route(Method::GET, "/v1/capacity", VIEWER_CI),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.

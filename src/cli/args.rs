@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, ci, completions, config, deliveries, deploy, doctor, exec, executions, functions, invoke, logs,
-    revisions, rm, rollback, show, token, wait,
+    alias, cancel, ci, completions, config, deliveries, deploy, doctor, exec, executions, functions, history, invoke,
+    logs, revisions, rm, rollback, show, token, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -106,6 +106,8 @@ pub(crate) enum ClientCommand {
     Cancel(cancel::CancelArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// Look at the history as a whole: how large it is, and when it goes
+    History(history::HistoryArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }

@@ -20,6 +20,7 @@ mod exec;
 mod executions;
 mod follow;
 mod functions;
+mod history;
 mod id;
 mod invoke;
 mod logs;
@@ -84,6 +85,7 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -125,6 +125,11 @@ pub(super) const KEYS: &[Key] = &[
         }
         Ok::<_, String>(lease)
     }),
+    key!(retention, Text, str::parse),
+    key!(spill, Text, str::parse),
+    key!(disk_floor, Text, |text: &str| {
+        text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
+    }),
     key!(log_format, Text, |text: &str| text.parse()),
     key!("ci.network", ci.network, Text, network, |network: &Network| network.as_str().to_owned()),
     key!("ci.idle", ci.idle, Text, some_span),

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::disk::SmallDisk;
 use super::http::{Address, Request};
 use super::leaks::Traces;
 use super::wait::{secs, until_some};
@@ -25,6 +26,8 @@ pub(crate) struct Builder {
     tables: String,
     files: Vec<(String, Vec<u8>)>,
     alone: bool,
+    disk: Option<u32>,
+    binary: Option<PathBuf>,
 }
 
 impl Builder {
@@ -52,9 +55,27 @@ impl Builder {
         self
     }
 
+    /// A further secret with a value of its own, for the default namespace.
+    pub(crate) fn own_secret(mut self, name: &str, value: &str) -> Self {
+        self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/{name}\"\nnamespaces = [\"default\"]\n"));
+        self.file(name, value)
+    }
+
     /// No other test runs beside it: for counts that concern the whole machine.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// The server is this binary, for example that of another release.
+    pub(crate) fn binary(mut self, path: PathBuf) -> Self {
+        self.binary = Some(path);
+        self
+    }
+
+    /// The data directory is a file system of its own, of so many MiB.
+    pub(crate) fn small_disk(mut self, mib: u32) -> Self {
+        self.disk = Some(mib);
         self
     }
 
@@ -67,9 +88,13 @@ impl Builder {
         let id = base.path().file_name().and_then(OsStr::to_str).expect("it has a name").to_owned();
         let cgroup = id.replace('.', "-");
         let here = base.path().to_str().expect("its name is ASCII");
+        // Not below `here`: a mount there would be taken for one that a sandbox has left.
+        let disk = self.disk.map(|mib| SmallDisk::mount(PathBuf::from(format!("/var/tmp/disk-of-{cgroup}")), mib));
+        let data = disk.as_ref().map_or_else(|| base.path().join("data"), |disk| disk.at.clone());
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = \"{here}/data\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}\
+            "listen = \"127.0.0.1:0\"\ndata_dir = \"{}\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}\
              [secrets.gh-hook]\nfile = \"{here}/gh-hook\"\nnamespaces = [\"default\"]\n{}",
+            data.display(),
             self.settings,
             self.tables.replace("BASE", here),
         );
@@ -79,7 +104,17 @@ impl Builder {
         }
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
-        let mut host = TestHost { base, traces, server: None, address: None, token: String::new(), _turn: turn };
+        let mut host = TestHost {
+            disk,
+            data,
+            binary: self.binary,
+            base,
+            traces,
+            server: None,
+            address: None,
+            token: String::new(),
+            _turn: turn,
+        };
         host.boot();
         host
     }
@@ -101,6 +136,9 @@ fn take_turn(alone: bool) -> File {
 /// A running server and what it takes to talk to it.
 #[derive(Debug)]
 pub(crate) struct TestHost {
+    disk: Option<SmallDisk>,
+    data: PathBuf,
+    binary: Option<PathBuf>,
     base: tempfile::TempDir,
     pub(crate) traces: Traces,
     server: Option<Child>,
@@ -123,8 +161,13 @@ impl TestHost {
         self.base.path().join(name)
     }
 
+    /// Its small disk.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("the builder was asked for one")
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.base.path().join("data")
+        self.data.clone()
     }
 
     /// The test's own directory: everybody may pass through it.
@@ -144,7 +187,7 @@ impl TestHost {
 
     /// A command that would start another server on the same configuration.
     pub(crate) fn serve_command(&self) -> Command {
-        let mut command = runlet();
+        let mut command = self.binary.as_deref().map_or_else(runlet, |path| environment(Command::new(path)));
         command
             .arg("serve")
             .arg("--config")
@@ -185,6 +228,13 @@ impl TestHost {
     pub(crate) fn restart(&mut self) {
         assert!(self.server.is_none(), "it runs");
         self.boot();
+    }
+
+    /// Stops it politely and starts it again.
+    pub(crate) fn restart_in_order(&mut self) {
+        let status = self.stop();
+        assert!(status.success(), "{status}");
+        self.restart();
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -276,6 +326,25 @@ impl TestHost {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// From the next start on the server is this binary; `None`: the one under test.
+    pub(crate) fn use_binary(&mut self, path: Option<PathBuf>) {
+        self.binary = path;
+    }
+
+    /// Writes all that is in the private Postgres to a file, as SQL.
+    pub(crate) fn dump(&self, path: &Path) {
+        let socket = find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs");
+        let output = Command::new("setpriv")
+            .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "pg_dump", "--inserts", "--no-owner", "-h"])
+            .arg(&socket)
+            .arg("postgres")
+            .current_dir("/")
+            .output()
+            .expect("setpriv and pg_dump are there");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(path, output.stdout).expect("it is writable");
+    }
+
     /// Stops the server and proves that it left nothing. What every test ends with.
     pub(crate) fn finish(mut self) {
         self.end();
@@ -316,7 +385,11 @@ impl Drop for TestHost {
 
 /// The binary under test with an environment of its own.
 pub(crate) fn runlet() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
+    environment(Command::new(env!("CARGO_BIN_EXE_runlet")))
+}
+
+/// The command with an environment of its own.
+fn environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUNLET_")) {
         command.env_remove(name);
     }

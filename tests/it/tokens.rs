@@ -5,7 +5,7 @@ use serde_json::json;
 use super::host::TestHost;
 
 /// Method, path and the least role. `F`, `I`, `E`, `D` and `T` stand for ids that exist; a new route needs a row here.
-const ROUTES: [(&str, &str, &str); 30] = [
+const ROUTES: [(&str, &str, &str); 31] = [
     ("GET", "/v1/functions", "viewer"),
     ("GET", "/v1/functions/f", "viewer"),
     ("PUT", "/v1/functions/f", "deployer"),
@@ -30,6 +30,7 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/deliveries/D", "viewer"),
     ("GET", "/v1/deliveries/D/body", "viewer"),
     ("GET", "/v1/capacity", "viewer"),
+    ("GET", "/v1/history/size", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/T", "admin"),

@@ -1,14 +1,16 @@
 //! The rules of `function.toml` that its text alone can break.
 
+mod trigger;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{
-    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
-};
+use trigger::RawTrigger;
+
+use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
 use crate::limits::Limits;
-use crate::name::{FunctionName, HookPath, SecretName};
+use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
 
 /// The file as written: every key known to the contract, so that one that is not built yet is told apart from a typo.
@@ -36,22 +38,6 @@ struct Raw {
     env: BTreeMap<String, EnvValue>,
     #[serde(default)]
     trigger: Vec<RawTrigger>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTrigger {
-    #[serde(rename = "type")]
-    kind: String,
-    path: Option<HookPath>,
-    adapter: Option<String>,
-    secret: Option<SecretName>,
-    #[serde(default)]
-    events: Vec<String>,
-    #[serde(default)]
-    branches: Vec<String>,
-    #[serde(rename = "match")]
-    fields: Option<toml::Table>,
 }
 
 /// Finds the lines of keys, for messages about rules that TOML itself does not know.
@@ -137,7 +123,7 @@ impl Check<'_> {
             .trigger
             .into_iter()
             .enumerate()
-            .map(|(nth, trigger)| self.trigger(nth, trigger))
+            .map(|(nth, trigger)| trigger.check(&self.lines, nth))
             .collect::<Result<_, _>>()?;
         Ok(Manifest {
             name: raw.name,
@@ -282,37 +268,5 @@ impl Check<'_> {
             });
         }
         Ok(())
-    }
-
-    fn trigger(&self, nth: usize, raw: RawTrigger) -> Result<TriggerSpec, ManifestError> {
-        let fail = |key: &str, message: &str| ManifestError {
-            line: self.lines.of("trigger", nth, key),
-            key: format!("trigger.{key}"),
-            message: message.to_owned(),
-        };
-        match raw.kind.as_str() {
-            "webhook" => {}
-            "cron" | "queue" | "http" => return Err(fail("type", "only \"webhook\" is available in this version")),
-            _ => return Err(fail("type", "this is no trigger type; write \"webhook\"")),
-        }
-        if raw.fields.is_some() {
-            return Err(fail("match", "is not available in this version; use `events` and `branches`"));
-        }
-        let adapter = match raw.adapter.as_deref() {
-            Some("github") => AdapterKind::Github,
-            Some("hmac") => AdapterKind::Hmac,
-            _ => return Err(fail("adapter", "write \"github\" or \"hmac\"")),
-        };
-        Ok(TriggerSpec::Webhook(WebhookTrigger {
-            path: raw
-                .path
-                .ok_or_else(|| fail("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}"))?,
-            adapter,
-            secret: raw
-                .secret
-                .ok_or_else(|| fail("secret", "name the signing secret, as in the operator's [secrets]"))?,
-            events: raw.events,
-            branches: raw.branches,
-        }))
     }
 }

@@ -100,6 +100,7 @@ impl Job {
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
         let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
+        process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).to_string()));
         process.stdin = true;
         process

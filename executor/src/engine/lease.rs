@@ -80,6 +80,7 @@ impl Shared {
 
     async fn seat(&self, request: &LeaseRequest) -> Result<(Plan, Place), EngineError> {
         self.open_for_work().await?;
+        self.options.disk.check()?;
         check(request)?;
         let plan = self.plan(request).await?;
         if let Some(old) = request.key.as_deref().and_then(|key| self.leases.with_key(&request.namespace, key)) {

@@ -126,10 +126,10 @@ fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
 
 /// A path has one adapter and one secret, within a manifest as over all functions: a delivery is verified once, before anybody reads it.
 fn one_signature_a_path(manifest: &Manifest) -> Result<(), StoreError> {
-    let mut seen: HashMap<&str, (AdapterKind, &SecretName)> = HashMap::new();
+    let mut seen: HashMap<&str, (AdapterKind, Option<&SecretName>)> = HashMap::new();
     for spec in webhooks(manifest) {
-        let first = *seen.entry(spec.path.as_str()).or_insert((spec.adapter, &spec.secret));
-        if first != (spec.adapter, &spec.secret) {
+        let first = *seen.entry(spec.path.as_str()).or_insert((spec.adapter, spec.secret.as_ref()));
+        if first != (spec.adapter, spec.secret.as_ref()) {
             return Err(StoreError::Conflict(format!(
                 "two triggers of function `{}` on hook path `{}` differ in adapter or secret; give them the same, or another path",
                 manifest.name, spec.path
@@ -165,8 +165,9 @@ pub(super) async fn no_conflict(
     .await?;
     for other in others {
         let spec: WebhookTrigger = noun("triggers", &other.id, other.spec)?;
-        let differs =
-            |own: &&WebhookTrigger| own.path == spec.path && (own.adapter, &own.secret) != (spec.adapter, &spec.secret);
+        let differs = |own: &&WebhookTrigger| {
+            own.path == spec.path && (own.adapter, own.secret.as_ref()) != (spec.adapter, spec.secret.as_ref())
+        };
         if webhooks(manifest).any(|own| differs(&own)) {
             return Err(StoreError::Conflict(format!(
                 "hook path `{}` belongs to function `{}` with another adapter or secret; use the same ones, or another path",
