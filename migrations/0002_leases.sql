@@ -6,15 +6,15 @@ ALTER TABLE invocations
     ALTER COLUMN revision DROP NOT NULL,
     DROP CONSTRAINT invocations_cause_kind_check,
     ADD CONSTRAINT invocations_cause_kind_check
-        CHECK (cause_kind IN ('http', 'webhook', 'cron', 'queue', 'ci', 'rerun', 'lease')),
-    ADD CONSTRAINT invocations_function_check CHECK (function IS NOT NULL OR cause_kind IN ('ci', 'lease'));
+        CHECK (cause_kind IN ('http', 'webhook', 'cron', 'queue', 'ci', 'rerun', 'lease')) NOT VALID,
+    ADD CONSTRAINT invocations_function_check CHECK (function IS NOT NULL OR cause_kind IN ('ci', 'lease')) NOT VALID;
 ALTER TABLE executions
     ALTER COLUMN function DROP NOT NULL,
     ALTER COLUMN revision DROP NOT NULL,
     DROP CONSTRAINT executions_cause_kind_check,
     ADD CONSTRAINT executions_cause_kind_check
-        CHECK (cause_kind IN ('http', 'webhook', 'cron', 'queue', 'ci', 'rerun', 'lease')),
-    ADD CONSTRAINT executions_function_check CHECK (function IS NOT NULL OR cause_kind IN ('ci', 'lease')),
+        CHECK (cause_kind IN ('http', 'webhook', 'cron', 'queue', 'ci', 'rerun', 'lease')) NOT VALID,
+    ADD CONSTRAINT executions_function_check CHECK (function IS NOT NULL OR cause_kind IN ('ci', 'lease')) NOT VALID,
     ADD COLUMN step text;
 COMMENT ON COLUMN invocations.function IS 'The function; NULL: a job of a CI system, or a bare sandbox.';
 COMMENT ON COLUMN executions.function IS 'The function; NULL: a job of a CI system, or a bare sandbox.';
