@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use runlet_core::cause::CauseKind;
 use runlet_core::engine::Explanation;
 use runlet_core::id::InvocationId;
 use runlet_core::problem::{Code, Problem};
@@ -57,7 +58,8 @@ fn checked(id: &str) -> Result<InvocationId, ApiError> {
 
 async fn fetch(input: &Input, id: InvocationId) -> Result<Invocation, ApiError> {
     let invocation = input.api.store.invocation(input.namespace(), id).await?;
-    invocation.ok_or_else(|| ApiError::not_found("invocation", id))
+    let seen = invocation.filter(|invocation| !input.caller.only_ci || invocation.cause.kind == CauseKind::Ci);
+    seen.ok_or_else(|| ApiError::not_found("invocation", id))
 }
 
 /// Show an invocation, or wait for its end
@@ -166,6 +168,9 @@ pub(super) async fn explain(id: String, input: Input) -> Result<Response, ApiErr
 pub(super) async fn cancel(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
+    if input.caller.only_ci {
+        fetch(&input, id).await?;
+    }
     let before = input.api.engine.cancel(input.namespace(), id).await?;
     if before.is_terminal() {
         let detail = format!("invocation `{id}` is already {before}: there is nothing to cancel");

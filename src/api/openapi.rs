@@ -31,8 +31,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system,
-    tokens,
+    Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
+    revisions, system, tokens,
 };
 use crate::http::reply;
 
@@ -77,6 +77,12 @@ const TOKEN: &str = "token";
         deliveries::list,
         deliveries::show,
         deliveries::body,
+        leases::list,
+        leases::take,
+        leases::show,
+        leases::release,
+        leases::renew,
+        exec::exec,
         tokens::list,
         tokens::create,
         tokens::revoke,
@@ -86,6 +92,7 @@ const TOKEN: &str = "token";
         (name = "functions", description = "What is deployed, its revisions and aliases"),
         (name = "calls", description = "Calling functions, and what became of calls"),
         (name = "history", description = "Executions and their output, deliveries"),
+        (name = "leases", description = "Sandboxes to run commands in, for CI systems and for people"),
         (name = "hooks", description = "Webhooks"),
         (name = "server", description = "The server itself, its tokens and its health"),
     ),
@@ -120,6 +127,9 @@ fn complete(operation: &mut Operation, route: &Route) {
     }
     let note = match route.access {
         Access::Role(role) => format!("Needs the role `{role}`, or one that includes it."),
+        Access::RoleOrCi(role) => {
+            format!("Needs the role `{role}`, or one that includes it. The role `ci` may, for its own jobs.")
+        }
         Access::Operator => "Needs a token of namespace `default`, unless the operator has opened it.".to_owned(),
         Access::Anyone | Access::Signed => {
             operation.security = Some(Vec::new());
@@ -143,7 +153,7 @@ fn plain(parameter: &mut RefOr<Parameter>) {
 
 fn shared_answers(route: &Route, body: bool) -> Vec<(&'static str, &'static str)> {
     let mut all = vec![("500", "A fault of runlet itself"), ("503", "It cannot be done now; `Retry-After` says when")];
-    if let Access::Role(_) | Access::Operator = route.access {
+    if let Access::Role(_) | Access::RoleOrCi(_) | Access::Operator = route.access {
         all.push(("401", "No valid token came with the request"));
         all.push(("403", "The token's role or namespace does not allow it"));
         all.push(("422", "The request breaks a rule; `detail` says which"));

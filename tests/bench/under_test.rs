@@ -45,10 +45,15 @@ pub(crate) struct Server {
     token: String,
 }
 
+/// The program under test.
+pub(crate) fn binary() -> String {
+    std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned())
+}
+
 impl Server {
     /// Starts it and deploys what the benchmarks call.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let binary = std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned());
+        let binary = binary();
         // Not below a directory that only root may enter: the server's own user must reach its part of it.
         let directory = tempfile::Builder::new().prefix("runlet-bench-").tempdir_in("/var/tmp")?;
         open_up(directory.path())?;

@@ -10,7 +10,7 @@ use crate::client::host::Host;
 
 impl CliError {
     /// What to do next, where that is known.
-    pub(super) fn advice(&self) -> Option<String> {
+    pub(crate) fn advice(&self) -> Option<String> {
         match self {
             Self::Client(ClientError::Connect { host, source }) => Some(connect_advice(host, source)),
             Self::Client(ClientError::Unsafe { .. }) => Some(
