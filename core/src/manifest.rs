@@ -4,6 +4,10 @@
 //! are in `runlet-runtimes`, those that need the operator's configuration (may it use this secret?) are in the server.
 
 mod check;
+mod check_cron;
+mod cron;
+
+pub use cron::{CronTrigger, Misfire, Overlap};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -173,11 +177,13 @@ pub struct WebhookTrigger {
 }
 
 /// A trigger as the manifest declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TriggerSpec {
     /// A webhook.
     Webhook(WebhookTrigger),
+    /// A schedule.
+    Cron(CronTrigger),
 }
 
 /// A checked `function.toml`.
@@ -317,6 +323,13 @@ mod tests {
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\n"),
+                error("[[trigger]]\ntype = \"queue\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\noverlap = \"replace\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\nmisfire = \"once\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\nmisfire_limit = 0\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\njitter = \"2d\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\npath = \"x\"\n"),
+                error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"hmac\"\nsecret = \"s\"\nzone = \"UTC\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
                 error("= 3"),
             ]

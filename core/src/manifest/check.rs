@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::check_cron::Keys;
 use super::{AdapterKind, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger};
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
@@ -49,6 +50,47 @@ struct RawTrigger {
     branches: Vec<String>,
     #[serde(rename = "match")]
     fields: Option<toml::Table>,
+    schedule: Option<String>,
+    zone: Option<String>,
+    seconds: Option<bool>,
+    overlap: Option<String>,
+    misfire: Option<String>,
+    misfire_window: Option<Span>,
+    misfire_limit: Option<u32>,
+    backlog: Option<u32>,
+    jitter: Option<Span>,
+    data: Option<toml::Value>,
+}
+
+impl RawTrigger {
+    /// The keys of a cron trigger, taken out.
+    fn cron(&mut self) -> Keys {
+        Keys {
+            schedule: self.schedule.take(),
+            zone: self.zone.take(),
+            seconds: self.seconds.take(),
+            overlap: self.overlap.take(),
+            misfire: self.misfire.take(),
+            misfire_window: self.misfire_window.take(),
+            misfire_limit: self.misfire_limit.take(),
+            backlog: self.backlog.take(),
+            jitter: self.jitter.take(),
+            data: self.data.take(),
+        }
+    }
+
+    /// The first key of a webhook that is set.
+    fn of_webhook(&self) -> Option<&'static str> {
+        let set = [
+            ("path", self.path.is_some()),
+            ("adapter", self.adapter.is_some()),
+            ("secret", self.secret.is_some()),
+            ("events", !self.events.is_empty()),
+            ("branches", !self.branches.is_empty()),
+            ("match", self.fields.is_some()),
+        ];
+        set.into_iter().find_map(|(key, set)| set.then_some(key))
+    }
 }
 
 /// Finds the lines of keys, for messages about rules that TOML itself does not know.
@@ -253,16 +295,29 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn trigger(&self, nth: usize, raw: RawTrigger) -> Result<TriggerSpec, ManifestError> {
+    fn trigger(&self, nth: usize, mut raw: RawTrigger) -> Result<TriggerSpec, ManifestError> {
         let fail = |key: &str, message: &str| ManifestError {
             line: self.lines.of("trigger", nth, key),
             key: format!("trigger.{key}"),
             message: message.to_owned(),
         };
+        let cron = raw.cron();
         match raw.kind.as_str() {
-            "webhook" => {}
-            "cron" | "queue" | "http" => return Err(fail("type", "only \"webhook\" is available in this version")),
-            _ => return Err(fail("type", "this is no trigger type; write \"webhook\"")),
+            "webhook" => {
+                if let Some(key) = cron.any() {
+                    return Err(fail(key, "belongs to a cron trigger; leave it out"));
+                }
+            }
+            "cron" => {
+                if let Some(key) = raw.of_webhook() {
+                    return Err(fail(key, "belongs to a webhook; leave it out"));
+                }
+                return cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| fail(key, &message));
+            }
+            "queue" | "http" => {
+                return Err(fail("type", "only \"webhook\" and \"cron\" are available in this version"));
+            }
+            _ => return Err(fail("type", "this is no trigger type; write \"webhook\" or \"cron\"")),
         }
         if raw.fields.is_some() {
             return Err(fail("match", "is not available in this version; use `events` and `branches`"));

@@ -3,6 +3,7 @@
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
 mod accept;
+pub mod cron;
 mod current;
 pub mod delivery;
 pub mod error;

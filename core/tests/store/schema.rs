@@ -40,7 +40,8 @@ async fn partitions_are_made_once_by_many_servers() {
 async fn many_servers_open_an_empty_database_at_once() {
     let db = Db::empty().await;
     tokio::join!(db.store("one"), db.store("two"), db.store("three"));
-    assert_eq!(db.number("SELECT count(*) FROM _sqlx_migrations").await, 1);
+    let applied = db.number("SELECT count(*) FROM _sqlx_migrations").await;
+    assert_eq!(applied, db.number("SELECT count(DISTINCT version) FROM _sqlx_migrations WHERE success").await);
 }
 
 #[tokio::test]

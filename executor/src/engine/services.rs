@@ -81,6 +81,7 @@ async fn listen(shared: Arc<Shared>) {
                 Wakeup::Work => shared.nudge.notify_one(),
                 Wakeup::Cancel(invocation) => drop(shared.registry.cancel(invocation)),
                 Wakeup::Done(invocation) => shared.bell.ring(invocation),
+                Wakeup::Schedules => {}
             }
         }
     }
