@@ -18,6 +18,7 @@ use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
+use runlet_triggers::cron;
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -127,11 +128,18 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
         format!("runlet is ready on http://{} and {}\n", prepared.sockets.address, prepared.sockets.path.display());
     listen(prepared.sockets, &guard, config.max_connections, &serving, &stop)?;
     drop(guard);
+    let schedules = TaskTracker::new();
+    schedules.spawn(cron::Service::new(store.clone()).run(stop.soft.clone()));
+    schedules.close();
     say(&line);
 
     let ended = watch(&mut signals, &host, postgres).await;
     stop.soft.cancel();
     engine.begin_stop();
+    // What is being fired gets on record; what is due after that is the next server's, or the next start's.
+    if timeout(REPLIES, schedules.wait()).await.is_err() {
+        tracing::warn!("the database does not answer: schedules are left as they are on record");
+    }
     let grace = match &ended {
         Ok(()) => config.stop_grace.0,
         Err(_) => Duration::ZERO,

@@ -8,6 +8,7 @@ use runlet_core::manifest::{EnvValue, Manifest, TriggerSpec};
 use runlet_core::name::{FunctionName, Namespace, SecretName};
 use runlet_core::store::function::{Function, NewRevision};
 use runlet_runtimes::archive;
+use runlet_triggers::cron;
 use serde::Serialize;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
@@ -101,6 +102,7 @@ async fn deploy(name: String, mut input: Input) -> Result<Response, ApiError> {
         )));
     }
     secrets_exist(&input, &manifest)?;
+    cron::check(&manifest).map_err(|error| ApiError::invalid(format!("function.toml: {error}")))?;
     let namespace = input.namespace().clone();
     let hooks = hooks(&namespace, &manifest);
     if input.caller.local_admin {
@@ -139,8 +141,9 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
         EnvValue::Secret(name) => Some((format!("env.{variable}"), name)),
         EnvValue::Plain(_) => None,
     });
-    let triggers = manifest.triggers.iter().map(|trigger| match trigger {
-        TriggerSpec::Webhook(hook) => ("trigger.secret".to_owned(), &hook.secret),
+    let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
+        TriggerSpec::Webhook(hook) => Some(("trigger.secret".to_owned(), &hook.secret)),
+        TriggerSpec::Cron(_) => None,
     });
     env.chain(triggers)
 }
@@ -149,8 +152,9 @@ fn hooks(namespace: &Namespace, manifest: &Manifest) -> Vec<String> {
     let mut paths: Vec<String> = manifest
         .triggers
         .iter()
-        .map(|trigger| match trigger {
-            TriggerSpec::Webhook(hook) => format!("/hooks/{namespace}/{}", hook.path),
+        .filter_map(|trigger| match trigger {
+            TriggerSpec::Webhook(hook) => Some(format!("/hooks/{namespace}/{}", hook.path)),
+            TriggerSpec::Cron(_) => None,
         })
         .collect();
     paths.dedup();

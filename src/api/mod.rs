@@ -20,6 +20,7 @@ mod query;
 mod routes;
 mod system;
 mod tokens;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -115,6 +116,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(deliveries::filter(api))
             .unify()
             .or(tokens::filter(api))
+            .unify()
+            .or(triggers::filter(api))
             .unify()
             .or(system::capacity_filter(api))
             .unify(),

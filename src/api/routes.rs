@@ -48,7 +48,7 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 22] = [
+pub(crate) static ROUTES: [Route; 27] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
     route(Method::GET, "/v1/functions", VIEWER),
@@ -70,6 +70,11 @@ pub(crate) static ROUTES: [Route; 22] = [
     route(Method::GET, "/v1/tokens", ADMIN),
     route(Method::POST, "/v1/tokens", ADMIN),
     route(Method::DELETE, "/v1/tokens/{id}", ADMIN),
+    route(Method::GET, "/v1/triggers", VIEWER),
+    route(Method::GET, "/v1/triggers/{id}", VIEWER),
+    route(Method::GET, "/v1/triggers/{id}/ticks", VIEWER),
+    route(Method::POST, "/v1/triggers/{id}/pause", DEPLOYER),
+    route(Method::POST, "/v1/triggers/{id}/resume", DEPLOYER),
     route(Method::GET, "/v1/capacity", VIEWER),
 ];
 

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
-use super::{cancel, config, deliveries, deploy, executions, functions, invoke, logs, rm, show, token};
+use super::{cancel, config, cron, deliveries, deploy, executions, functions, invoke, logs, rm, show, token, triggers};
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
 #[derive(Debug, Parser)]
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Client(ClientCommand),
     /// Look at the server's configuration
     Config(config::ConfigArgs),
+    /// Find out when a schedule fires
+    Cron(cron::CronArgs),
 }
 
 /// The verbs that ask a server.
@@ -84,6 +86,10 @@ pub(crate) enum ClientCommand {
     Rm(rm::RmArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// List triggers: hooks and schedules, with the next tick
+    Triggers(triggers::TriggersArgs),
+    /// Pause and resume a schedule, look at its ticks
+    Trigger(triggers::TriggerArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }
@@ -138,6 +144,7 @@ fn settle(mut cli: Cli) -> Result<Cli, clap::Error> {
             global.for_clients().or(global.json.then_some("--json")).map(|option| ("serve", option))
         }
         Command::Config(_) => global.for_clients().map(|option| ("config", option)),
+        Command::Cron(_) => global.for_clients().map(|option| ("cron", option)),
     };
     match foreign {
         None => Ok(cli),
@@ -219,6 +226,8 @@ mod tests {
             "runlet token create a --role king",
             "runlet token create a --role viewer --expires-in 3weeks",
             "runlet functions --namespace ../x",
+            "runlet cron next * -n 0",
+            "runlet trigger pause Bad_Name",
         ] {
             let error = read(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -9,6 +9,7 @@
 mod args;
 mod cancel;
 mod config;
+mod cron;
 mod deliveries;
 mod deploy;
 mod errors;
@@ -23,6 +24,7 @@ mod rm;
 mod session;
 mod show;
 mod token;
+mod triggers;
 mod words;
 
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     let command = match cli.command {
         Command::Client(command) => command,
         Command::Config(args) => return config::run(&args, cli.global.json),
+        Command::Cron(args) => return cron::run(&args, cli.global.json),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;
@@ -65,6 +68,8 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError>
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::Triggers(args) => triggers::list(session, &args).await,
+        ClientCommand::Trigger(args) => triggers::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     }
 }

@@ -59,7 +59,10 @@ impl Keys {
             misfire_limit: ranged("misfire_limit", self.misfire_limit, 100, 1000)?,
             backlog: ranged("backlog", self.backlog, 100, 10_000)?,
             jitter: most_a_day("jitter", self.jitter, Duration::ZERO, 1)?,
-            data: self.data.map(|data| serde_json::to_value(data).map_err(|error| ("data", error.to_string()))).transpose()?,
+            data: self
+                .data
+                .map(|data| serde_json::to_value(data).map_err(|error| ("data", error.to_string())))
+                .transpose()?,
         })
     }
 }

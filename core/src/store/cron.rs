@@ -23,7 +23,7 @@ use super::text::noun;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
-use crate::manifest::CronTrigger;
+use crate::manifest::{CronTrigger, Overlap};
 use crate::name::{FunctionName, Namespace};
 
 /// A schedule that is not paused.
@@ -100,6 +100,10 @@ pub struct DueTicks {
     pub from: Timestamp,
     /// Where it goes.
     pub to: Timestamp,
+    /// What a tick does while earlier runs are not over.
+    pub overlap: Overlap,
+    /// Most runs that may run and wait at a time.
+    pub backlog: u32,
     /// Ticks to decide about, oldest first.
     pub ticks: Vec<DueTick>,
     /// Ticks that are passed over because nobody was there for them.
@@ -111,6 +115,8 @@ pub struct DueTicks {
 pub struct DueTick {
     /// The moment the schedule names.
     pub at: Timestamp,
+    /// Whether it is made good for, after it was missed.
+    pub missed: bool,
     /// How much later its run may start.
     pub delay: Duration,
     /// The body of its invocation, JSON.

@@ -99,11 +99,8 @@ impl Expr {
         };
         let any = "*".to_owned();
         let (days, weekdays) = (numbers(day, 0), numbers(weekday, 1));
-        let day_pairs = if day.star || weekday.star {
-            vec![(days, weekdays)]
-        } else {
-            vec![(days, any.clone()), (any, weekdays)]
-        };
+        let day_pairs =
+            if day.star || weekday.star { vec![(days, weekdays)] } else { vec![(days, any.clone()), (any, weekdays)] };
         let front = format!("{} {} {}", numbers(second, 0), numbers(minute, 0), numbers(hour, 0));
         let schedules = day_pairs
             .into_iter()
@@ -181,16 +178,31 @@ mod tests {
 
     #[test]
     fn both_day_fields_are_or_unless_one_begins_with_a_star() {
-        let or = ["Fri 02-06 00:00:00", "Fri 02-13 00:00:00", "Fri 02-20 00:00:00", "Fri 02-27 00:00:00", "Fri 03-06 00:00:00"];
+        let or = [
+            "Fri 02-06 00:00:00",
+            "Fri 02-13 00:00:00",
+            "Fri 02-20 00:00:00",
+            "Fri 02-27 00:00:00",
+            "Fri 03-06 00:00:00",
+        ];
         assert_eq!(ticks("0 0 13 * fri", "2026-02-01 00:00", 5), or);
-        assert_eq!(ticks("0 0 14 * fri", "2026-02-10 00:00", 3), ["Fri 02-13 00:00:00", "Sat 02-14 00:00:00", "Fri 02-20 00:00:00"]);
+        assert_eq!(
+            ticks("0 0 14 * fri", "2026-02-10 00:00", 3),
+            ["Fri 02-13 00:00:00", "Sat 02-14 00:00:00", "Fri 02-20 00:00:00"]
+        );
         // Vixie's rule: a star, even with a step, makes both count.
-        assert_eq!(ticks("0 0 */2 * 1", "2026-11-01 00:00", 3), ["Mon 11-09 00:00:00", "Mon 11-23 00:00:00", "Mon 12-07 00:00:00"]);
+        assert_eq!(
+            ticks("0 0 */2 * 1", "2026-11-01 00:00", 3),
+            ["Mon 11-09 00:00:00", "Mon 11-23 00:00:00", "Mon 12-07 00:00:00"]
+        );
     }
 
     #[test]
     fn seconds_come_first_when_asked_for() {
-        assert_eq!(ticks("*/30 0 12 * * *", "2026-11-22 00:00", 3), ["Sun 11-22 12:00:00", "Sun 11-22 12:00:30", "Mon 11-23 12:00:00"]);
+        assert_eq!(
+            ticks("*/30 0 12 * * *", "2026-11-22 00:00", 3),
+            ["Sun 11-22 12:00:00", "Sun 11-22 12:00:30", "Mon 11-23 12:00:00"]
+        );
         assert!(Expr::parse("@daily", true).is_ok());
     }
 
@@ -201,9 +213,28 @@ mod tests {
             Err(error) => format!("{text} => {error}"),
         };
         let texts = [
-            "0 0 30 2 *", "0 0 31 4,6,9,11 *", "*/0 * * * *", "60 * * * *", "* 24 * * *", "0 0 0 * *", "0 0 * 13 *",
-            "0 0 * * 8", "0 0 * * fry", "50-10 * * * *", "*/90 * * * *", "0 0 L * *", "0 0 * * 1#2", "* * * *",
-            "0 * * * * *", "1,,2 * * * *", "", "@reboot", "@every 5m", "@noon", "-1 * * * *", "1.5 * * * *",
+            "0 0 30 2 *",
+            "0 0 31 4,6,9,11 *",
+            "*/0 * * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "0 0 0 * *",
+            "0 0 * 13 *",
+            "0 0 * * 8",
+            "0 0 * * fry",
+            "50-10 * * * *",
+            "*/90 * * * *",
+            "0 0 L * *",
+            "0 0 * * 1#2",
+            "* * * *",
+            "0 * * * * *",
+            "1,,2 * * * *",
+            "",
+            "@reboot",
+            "@every 5m",
+            "@noon",
+            "-1 * * * *",
+            "1.5 * * * *",
         ];
         insta::assert_snapshot!(texts.map(told).join("\n"));
         assert!(Expr::parse("0 0 30 2 1", false).is_ok(), "a Monday in February is possible: the two are or");

@@ -133,9 +133,14 @@ impl Kind {
         };
         let shown: String = value.chars().take(40).collect();
         if value.contains(['L', 'W', '#', 'l', 'w']) && !self.names.iter().any(|_| self.last == 12) {
-            return format!("`{shown}` is Quartz's way; L, W and # are not known here, use a function that looks at the date");
+            return format!(
+                "`{shown}` is Quartz's way; L, W and # are not known here, use a function that looks at the date"
+            );
         }
-        format!("`{shown}` is not understood; write *, numbers from {} to {}{names}, lists with `,`, ranges with `-` and steps with `/`", self.first, self.last)
+        format!(
+            "`{shown}` is not understood; write *, numbers from {} to {}{names}, lists with `,`, ranges with `-` and steps with `/`",
+            self.first, self.last
+        )
     }
 }
 

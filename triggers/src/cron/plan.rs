@@ -148,7 +148,156 @@ impl Found {
             if whole || found.ticks.len() >= most {
                 return found;
             }
-            back *= 2;
+            back = back * 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use runlet_core::unit::Span;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-22T{text}Z").parse().expect("a moment")
+    }
+
+    fn spec(schedule: &str, misfire: Misfire) -> CronTrigger {
+        CronTrigger {
+            schedule: schedule.to_owned(),
+            zone: "UTC".to_owned(),
+            seconds: schedule.split(' ').count() == 6,
+            overlap: runlet_core::manifest::Overlap::Skip,
+            misfire,
+            misfire_window: Span(Duration::from_secs(86_400)),
+            misfire_limit: 100,
+            backlog: 100,
+            jitter: Span(Duration::ZERO),
+            data: None,
+        }
+    }
+
+    fn plan(spec: &CronTrigger, cursor: &str, now: &str) -> Option<Due> {
+        let rhythm = Rhythm::new(&spec.schedule, &spec.zone, spec.seconds).expect("it is valid");
+        due(&rhythm, spec, at(cursor), at(now))
+    }
+
+    fn fired(due: &Due) -> Vec<String> {
+        let show = |tick: &Tick| format!("{}{}", tick.at.format("%H:%M:%S"), if tick.missed { " missed" } else { "" });
+        due.fire.iter().map(show).collect()
+    }
+
+    #[test]
+    fn nothing_is_due_before_its_time() {
+        let spec = spec("*/5 * * * *", Misfire::Last);
+        assert_eq!(plan(&spec, "10:00:00", "10:04:59.999"), None);
+        let due = plan(&spec, "10:00:00", "10:05:00").expect("it is due");
+        assert_eq!((fired(&due), due.cursor), (vec!["10:05:00".to_owned()], at("10:05:00")));
+        assert_eq!(plan(&spec, "10:05:00", "10:05:00"), None, "and not a second time");
+    }
+
+    #[test]
+    fn misfires_follow_their_policy() {
+        let at_ten = |misfire| plan(&spec("*/10 * * * *", misfire), "08:00:00", "10:05:00").expect("due");
+        let none = at_ten(Misfire::None);
+        assert_eq!((none.fire.len(), none.missed.len(), none.more_missed), (0, 12, false));
+        let last = at_ten(Misfire::Last);
+        assert_eq!((fired(&last), last.missed.len()), (vec!["10:00:00 missed".to_owned()], 11));
+        let all = at_ten(Misfire::All);
+        assert_eq!((all.fire.len(), all.missed.len()), (12, 0));
+        assert!(all.fire.is_sorted_by_key(|tick| tick.at));
+    }
+
+    #[test]
+    fn a_tick_on_time_stands_for_the_missed_ones() {
+        let last = plan(&spec("*/10 * * * *", Misfire::Last), "08:00:00", "10:00:03").expect("due");
+        assert_eq!((fired(&last), last.missed.len()), (vec!["10:00:00".to_owned()], 11));
+        let none = plan(&spec("*/10 * * * *", Misfire::None), "08:00:00", "10:00:03").expect("due");
+        assert_eq!(fired(&none), ["10:00:00"]);
+    }
+
+    #[test]
+    fn window_and_limit_keep_the_latest() {
+        let mut spec = spec("* * * * *", Misfire::All);
+        spec.misfire_limit = 3;
+        let due = plan(&spec, "08:00:00", "10:00:30").expect("due");
+        assert_eq!(fired(&due), ["09:58:00 missed", "09:59:00 missed", "10:00:00 missed"]);
+        assert!(due.more_missed && due.missed.len() == RECORDED);
+        spec.misfire_limit = 100;
+        spec.misfire_window = Span(Duration::from_secs(90));
+        let due = plan(&spec, "08:00:00", "10:00:30").expect("due");
+        assert_eq!(fired(&due), ["09:59:00 missed".to_owned(), "10:00:00 missed".to_owned()][..]);
+    }
+
+    #[test]
+    fn a_year_of_seconds_is_no_work() {
+        let spec = spec("* * * * * *", Misfire::All);
+        let rhythm = Rhythm::new(&spec.schedule, &spec.zone, true).expect("it is valid");
+        let now = at("10:00:00");
+        let start = std::time::Instant::now();
+        let due = due(&rhythm, &spec, now - TimeDelta::days(365), now).expect("due");
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert_eq!(
+            (due.fire.iter().filter(|tick| tick.missed).count(), due.missed.len(), due.more_missed),
+            (100, 100, true)
+        );
+    }
+
+    #[test]
+    fn a_clock_that_steps_fires_each_tick_once() {
+        let spec = spec("* * * * *", Misfire::All);
+        let rhythm = Rhythm::new(&spec.schedule, &spec.zone, false).expect("it is valid");
+        let (mut cursor, mut ticks) = (at("10:00:00"), Vec::new());
+        // An hour forward, an hour back, and on as if nothing had been.
+        let clock = (0..30).chain(90..120).chain(60..150).map(|minute| at("10:00:00") + TimeDelta::minutes(minute));
+        for now in clock {
+            if let Some(due) = due(&rhythm, &spec, cursor, now) {
+                ticks.extend(due.fire.iter().map(|tick| tick.at));
+                cursor = due.cursor;
+            }
+        }
+        let all: Vec<Timestamp> = (1..150).map(|minute| at("10:00:00") + TimeDelta::minutes(minute)).collect();
+        assert_eq!(ticks, all);
+    }
+
+    #[test]
+    fn a_cursor_from_the_far_future_is_taken_back() {
+        let now = at("10:00:00");
+        assert_eq!(sane_cursor(now + TimeDelta::hours(1), now), now + TimeDelta::hours(1));
+        assert_eq!(sane_cursor(now + TimeDelta::days(700), now), now);
+    }
+
+    #[test]
+    fn jitter_is_spread_and_the_same_everywhere() {
+        let id = TriggerId::new();
+        let minute = Duration::from_secs(60);
+        let all: Vec<Duration> =
+            (0..1000).map(|n| jitter(id, at("10:00:00") + TimeDelta::minutes(n), minute)).collect();
+        assert!(all.iter().all(|one| *one < minute));
+        let late = all.iter().filter(|one| **one >= minute / 2).count();
+        assert!((400..600).contains(&late), "{late} of 1000 in the second half");
+        assert_eq!(jitter(id, at("10:00:00"), minute), all[0]);
+        assert_eq!(jitter(id, at("10:00:00"), Duration::ZERO), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn every_tick_is_decided_once(pauses in proptest::collection::vec(1_i64..900, 1..40)) {
+            let spec = spec("*/20 * * * * *", Misfire::All);
+            let rhythm = Rhythm::new(&spec.schedule, &spec.zone, true).expect("it is valid");
+            let start = at("00:00:00");
+            let (mut now, mut cursor, mut seen) = (start, start, Vec::new());
+            for pause in pauses {
+                now += TimeDelta::seconds(pause);
+                if let Some(due) = due(&rhythm, &spec, cursor, now) {
+                    seen.extend(due.missed.iter().copied());
+                    seen.extend(due.fire.iter().map(|tick| tick.at));
+                    cursor = due.cursor;
+                }
+            }
+            let all: Vec<Timestamp> = rhythm.ticks_after(start).take_while(|tick| *tick <= now).collect();
+            prop_assert_eq!(seen, all);
         }
     }
 }

@@ -105,7 +105,9 @@ impl Rhythm {
         // No offset of the world is beyond 14 hours.
         let before = (wall - LOOK * 2).and_utc();
         let day = LOOK * 4;
-        self.changes(before, before + day).find(|change| change.naive_utc() + self.offset(*change) > wall).unwrap_or(before + day)
+        self.changes(before, before + day)
+            .find(|change| change.naive_utc() + self.offset(*change) > wall)
+            .unwrap_or(before + day)
     }
 
     /// The first change of the offset after `from`, up to and with `to`.
@@ -164,14 +166,23 @@ mod tests {
     fn a_time_in_the_fold_runs_once() {
         let berlin = |schedule, n| ticks(schedule, "Europe/Berlin", AUTUMN, n);
         assert_eq!(berlin("30 2 * * *", 2), ["10-25 02:30:00 +0200", "10-26 02:30:00 +0100"]);
-        assert_eq!(berlin("0,30 1-3 * * *", 4), ["10-25 02:00:00 +0200", "10-25 02:30:00 +0200", "10-25 03:00:00 +0100", "10-25 03:30:00 +0100"]);
+        assert_eq!(
+            berlin("0,30 1-3 * * *", 4),
+            ["10-25 02:00:00 +0200", "10-25 02:30:00 +0200", "10-25 03:00:00 +0100", "10-25 03:30:00 +0100"]
+        );
         let second_pass = ticks("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", 1);
         assert_eq!(second_pass, ["10-26 02:30:00 +0100"]);
     }
 
     #[test]
     fn a_rhythm_neither_stops_nor_goes_back() {
-        let autumn = ["10-25 02:00:00 +0200", "10-25 02:30:00 +0200", "10-25 02:00:00 +0100", "10-25 02:30:00 +0100", "10-25 03:00:00 +0100"];
+        let autumn = [
+            "10-25 02:00:00 +0200",
+            "10-25 02:30:00 +0200",
+            "10-25 02:00:00 +0100",
+            "10-25 02:30:00 +0100",
+            "10-25 03:00:00 +0100",
+        ];
         assert_eq!(ticks("*/30 * * * *", "Europe/Berlin", AUTUMN, 5), autumn);
         assert_eq!(ticks("*/30 0-23 * * *", "Europe/Berlin", AUTUMN, 5), autumn);
         let spring = ["03-29 01:30:00 +0100", "03-29 03:00:00 +0200", "03-29 03:30:00 +0200"];
@@ -184,7 +195,10 @@ mod tests {
         let howe = |schedule, from, n| ticks(schedule, "Australia/Lord_Howe", from, n);
         assert_eq!(howe("15 2 * * *", "2026-10-03T13:00:00Z", 2), ["10-04 02:30:00 +1100", "10-05 02:15:00 +1100"]);
         assert_eq!(howe("45 1 * * *", "2026-04-04T14:30:00Z", 2), ["04-05 01:45:00 +1100", "04-06 01:45:00 +1030"]);
-        assert_eq!(howe("*/15 * * * *", "2026-04-04T14:40:00Z", 4), ["04-05 01:45:00 +1100", "04-05 01:30:00 +1030", "04-05 01:45:00 +1030", "04-05 02:00:00 +1030"]);
+        assert_eq!(
+            howe("*/15 * * * *", "2026-04-04T14:40:00Z", 4),
+            ["04-05 01:45:00 +1100", "04-05 01:30:00 +1030", "04-05 01:45:00 +1030", "04-05 02:00:00 +1030"]
+        );
     }
 
     #[test]

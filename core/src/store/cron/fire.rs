@@ -1,5 +1,7 @@
 //! Firing: ticks, their invocations and the cursors, in one transaction.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -43,11 +45,12 @@ impl Store {
     ) -> Result<Vec<Fired>, StoreError> {
         let mut tx = self.pool().begin().await?;
         let ours = lock(&mut tx, due).await?;
+        let by_trigger: HashMap<TriggerId, &DueTicks> = due.iter().map(|due| (due.trigger, due)).collect();
         let mut columns = Columns::default();
         let mut fired = Vec::with_capacity(ours.len());
         let mut cancelled = Vec::new();
         for schedule in &ours {
-            let Some(due) = due.iter().find(|due| due.trigger == schedule.trigger) else { continue };
+            let Some(due) = by_trigger.get(&schedule.trigger).copied() else { continue };
             let live = Live { running: small(schedule.running), held: small(schedule.held) };
             let decision = decide(due, live);
             if decision.cancel {

@@ -14,7 +14,7 @@ use crate::store::queue::cancel::notify;
 use crate::store::queue::wakeup::SCHEDULES;
 
 /// A trigger on record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TriggerRecord {
     /// Its id.
     pub id: TriggerId,
@@ -23,10 +23,16 @@ pub struct TriggerRecord {
     /// What it says.
     pub spec: TriggerSpec,
     /// cron: all ticks up to here are decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Timestamp>,
+    /// cron: the next tick, where it has been computed; the ledger does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
     /// Since when and why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
     /// cron: the last tick that was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_tick: Option<TickRecord>,
 }
 
@@ -84,7 +90,7 @@ impl Row {
         };
         let paused = self.paused_at.map(|at| Paused { at, note: self.note });
         let spec = noun("triggers", &id, spec)?;
-        Ok(TriggerRecord { id, function: self.function, spec, cursor: self.cursor, paused, last_tick })
+        Ok(TriggerRecord { id, function: self.function, spec, cursor: self.cursor, next_at: None, paused, last_tick })
     }
 }
 
