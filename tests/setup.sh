@@ -33,9 +33,15 @@ check() {
 have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
 have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; }
 
+# The tests' own: environments for packages from PyPI, and a clock that can be set.
+have_venv() { /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; }
+have_faketime() { compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
+
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
+    have_venv || echo python3-venv
+    have_faketime || echo libfaketime
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd

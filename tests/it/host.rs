@@ -63,7 +63,15 @@ impl Builder {
         private_file(&base.path().join("gh-hook"), HOOK_SECRET);
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
-        let mut host = TestHost { base, traces, server: None, address: None, token: String::new(), _turn: turn };
+        let mut host = TestHost {
+            base,
+            traces,
+            environment: Vec::new(),
+            server: None,
+            address: None,
+            token: String::new(),
+            _turn: turn,
+        };
         host.boot();
         host
     }
@@ -87,6 +95,8 @@ fn take_turn(alone: bool) -> File {
 pub(crate) struct TestHost {
     base: tempfile::TempDir,
     pub(crate) traces: Traces,
+    /// Variables of the server's environment, from its next start on.
+    pub(crate) environment: Vec<(String, String)>,
     server: Option<Child>,
     address: Option<SocketAddr>,
     token: String,
@@ -123,6 +133,7 @@ impl TestHost {
             .arg("serve")
             .arg("--config")
             .arg(self.base.path().join("config.toml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null());
         command
@@ -235,9 +246,14 @@ impl TestHost {
         find(&self.data_dir(), "postmaster.pid").expect("the private Postgres runs")
     }
 
+    /// The directory of the private Postgres's socket.
+    pub(crate) fn postgres_socket(&self) -> PathBuf {
+        find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs")
+    }
+
     /// Lines of a query on the private Postgres, asked as the user that owns it.
     pub(crate) fn psql(&self, query: &str) -> String {
-        let socket = find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs");
+        let socket = self.postgres_socket();
         let output = Command::new("setpriv")
             .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "psql", "-X", "-q", "-A", "-t", "-h"])
             .arg(&socket)

@@ -13,6 +13,7 @@ mod arrows;
 mod asynchronous;
 mod cli;
 mod crash;
+mod cron;
 mod deploy;
 mod faults;
 mod lifecycle;

@@ -72,7 +72,7 @@ pub fn due(rhythm: &Rhythm, spec: &CronTrigger, cursor: Timestamp, now: Timestam
             _ => wanted,
         };
         late.split = late.ticks.len().saturating_sub(keep);
-        while late.ticks.get(late.split).is_some_and(|tick| *tick <= oldest) {
+        while late.ticks.get(late.split).is_some_and(|tick| *tick < oldest) {
             late.split += 1;
         }
     }
