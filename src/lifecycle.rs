@@ -115,10 +115,12 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let writing = TaskTracker::new();
     let (ledger, writers) = store.ledger();
     writing.spawn(writers.run());
+    let (spool, spooled) = store.spool(&prepared.dirs.spool, config.spool_max.0).map_err(LifeError::Store)?;
+    writing.spawn(spooled.run());
     writing.close();
     let secrets: Arc<dyn Secrets> = Arc::new(secrets);
     let options = engine_options(&config, &prepared, Arc::clone(&secrets));
-    let engine = LocalEngine::start(options, host.clone(), store.clone(), ledger);
+    let engine = LocalEngine::start(options, host.clone(), store.clone(), ledger, spool);
 
     let stop = Stop::default();
     let serving = TaskTracker::new();

@@ -2,6 +2,7 @@
 //!
 //! Triggers, the API and CI drivers hold a `dyn Engine`; `runlet-executor` implements it. Every verb names a namespace.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ pub struct Reply {
     /// The result; empty unless the outcome is `ok`.
     pub result: Bytes,
     /// Content type of the result.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
 }
 
 /// What is wanted of a leased sandbox.
@@ -243,9 +244,9 @@ pub enum EngineError {
     /// The sandbox could not be made or went away.
     #[error("the sandbox is gone: {0}")]
     SandboxLost(String),
-    /// The ledger does not answer: nothing was accepted.
-    #[error("the database does not answer")]
-    StoreDown(#[source] crate::store::StoreError),
+    /// The ledger does not take it: nothing was accepted.
+    #[error(transparent)]
+    StoreDown(crate::store::StoreError),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,

@@ -92,6 +92,24 @@ pub enum OnLost {
     Fail,
 }
 
+/// When the history of a synchronous call is on disk in the database. Accepted asynchronous work always is before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Soon after: before the answer it is in the spool, which survives the death of the server, not a power cut.
+    #[default]
+    Spooled,
+    /// Before the answer.
+    Committed,
+}
+
+impl Durability {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Value of an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
@@ -205,6 +223,9 @@ pub struct Manifest {
     pub max_concurrency: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
+    /// When the history of its synchronous calls is on disk.
+    #[serde(default, skip_serializing_if = "Durability::is_default")]
+    pub durability: Durability,
     /// Environment of the code.
     pub env: BTreeMap<String, EnvValue>,
     /// Its triggers.

@@ -15,6 +15,7 @@ mod output;
 mod pool;
 pub mod privilege;
 mod revisions;
+mod road;
 mod rootfs;
 mod seccomp;
 pub mod session;

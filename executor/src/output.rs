@@ -10,12 +10,12 @@ use runlet_core::engine::Stream;
 use runlet_core::id::ExecutionId;
 use runlet_core::name::Namespace;
 use runlet_core::store::log::Chunk;
-use runlet_core::store::{Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::road::Road;
 use crate::session::OutputSink;
 
 /// A batch of this size is written at once.
@@ -63,10 +63,10 @@ impl Cap {
     }
 }
 
-/// Puts the output of one execution on record. The writer that fills it is slowed down while the database is.
+/// Puts the output of one execution on record. The writer that fills it is slowed down while its road is.
 #[derive(Debug)]
 pub(crate) struct LogSink {
-    store: Store,
+    road: Road,
     namespace: Namespace,
     execution: ExecutionId,
     tasks: TaskTracker,
@@ -78,16 +78,16 @@ pub(crate) struct LogSink {
 }
 
 impl LogSink {
-    /// A sink for `execution`, which keeps `most` bytes and, while the database is away, tries until a little after `deadline`.
+    /// A sink for `execution`, which keeps `most` bytes and, while its road is closed, tries until a little after `deadline`.
     pub(crate) fn new(
-        store: Store,
+        road: Road,
         tasks: TaskTracker,
         (namespace, execution): (Namespace, ExecutionId),
         most: u64,
         deadline: Instant,
     ) -> Self {
         let give_up = deadline + BEHIND;
-        Self { store, namespace, execution, tasks, give_up, cap: Cap::new(most), offsets: [0; 2], writer: None }
+        Self { road, namespace, execution, tasks, give_up, cap: Cap::new(most), offsets: [0; 2], writer: None }
     }
 
     /// Waits until everything is on record, or has been given up.
@@ -115,7 +115,7 @@ impl OutputSink for LogSink {
         *offset += chunk.bytes.len() as u64;
         let (sender, _) = self.writer.get_or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(ON_THE_WAY);
-            let writer = Writer { store: self.store.clone(), namespace: self.namespace.clone(), give_up: self.give_up };
+            let writer = Writer { road: self.road.clone(), namespace: self.namespace.clone(), give_up: self.give_up };
             (sender, self.tasks.spawn(writer.run(receiver)))
         });
         // It only refuses after a panic of the writer: `finish` counts that.
@@ -154,7 +154,7 @@ impl Batch {
 }
 
 struct Writer {
-    store: Store,
+    road: Road,
     namespace: Namespace,
     give_up: Instant,
 }
@@ -185,9 +185,9 @@ impl Writer {
     async fn append(&self, chunks: &[Chunk]) -> bool {
         let mut pause = Duration::from_millis(50);
         loop {
-            match self.store.append_logs(&self.namespace, chunks).await {
+            match self.road.output(&self.namespace, chunks).await {
                 Ok(()) => return true,
-                Err(StoreError::Down(_)) if Instant::now() < self.give_up => {
+                Err(error) if error.may_pass() && Instant::now() < self.give_up => {
                     sleep(pause.min(self.give_up.saturating_duration_since(Instant::now()))).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }

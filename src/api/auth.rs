@@ -2,6 +2,7 @@
 //!
 //! A token is looked up by the SHA-256 of its secret, which tells nothing by its timing. The answer is believed for a second,
 //! so that a busy caller costs no query per call; revoking here takes effect at once, on other servers within that second.
+//! While the database is away nobody can revoke: then what was known last is believed for ten minutes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +13,11 @@ use hyper::header::AUTHORIZATION;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::name::Namespace;
 use runlet_core::problem::Code;
-use runlet_core::store::Store;
 use runlet_core::store::token::Token;
+use runlet_core::store::{Store, StoreError};
 use runlet_core::token::{Role, TokenSecret};
+
+use tokio::time::timeout;
 
 use super::errors::ApiError;
 use super::routes::Access;
@@ -22,6 +25,10 @@ use crate::http::Peer;
 
 const NAMESPACE: &str = "runlet-namespace";
 const BELIEVED: Duration = Duration::from_secs(1);
+/// How long the last answer is believed while the database is away.
+const STALE: Duration = Duration::from_secs(600);
+/// Who has a last answer waits no longer than this for a new one.
+const ASK: Duration = Duration::from_millis(300);
 const CACHED: usize = 1024;
 /// A secret of ours has 55 characters: what is much longer is none, and is not hashed.
 const LONGEST: usize = 256;
@@ -41,6 +48,9 @@ pub(crate) struct TokenCache(Mutex<HashMap<[u8; 32], Cached>>);
 
 #[derive(Debug, Clone)]
 struct Cached {
+    /// When the database was asked.
+    asked: Instant,
+    /// When it was last believed.
     at: Instant,
     namespace: Namespace,
     role: Role,
@@ -61,8 +71,24 @@ impl TokenCache {
         }
         if map.len() < CACHED {
             let (namespace, role, expires_at) = (token.namespace.clone(), token.role, token.expires_at);
-            map.insert(hash, Cached { at: Instant::now(), namespace, role, expires_at });
+            let asked = Instant::now();
+            map.insert(hash, Cached { asked, at: asked, namespace, role, expires_at });
         }
+    }
+
+    fn knows(&self, hash: &[u8; 32]) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
+    }
+
+    /// The last answer, which is believed for another moment: the database is away.
+    fn last(&self, hash: &[u8; 32]) -> Option<(Namespace, Role)> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = map.get_mut(hash).filter(|cached| cached.asked.elapsed() < STALE)?;
+        if cached.expires_at.is_some_and(|end| clock::now() >= end) {
+            return None;
+        }
+        cached.at = Instant::now();
+        Some((cached.namespace.clone(), cached.role))
     }
 
     /// Forgets everything: a token was revoked.
@@ -96,12 +122,7 @@ pub(crate) async fn admit(
     let hash = secret.hash();
     let (namespace, role) = match cache.get(&hash) {
         Some(known) => known,
-        None => {
-            let token = store.token_of_secret(&secret).await?;
-            let token = token.ok_or_else(|| unauthorized("this token is not known, has expired or was revoked"))?;
-            cache.put(hash, &token);
-            (token.namespace, token.role)
-        }
+        None => look_up(store, cache, &secret, hash).await?,
     };
     if wanted.is_some_and(|wanted| wanted != namespace) {
         return Err(ApiError::new(
@@ -116,6 +137,24 @@ pub(crate) async fn admit(
         ));
     }
     Ok(Caller { namespace, local_admin: false })
+}
+
+/// Asks the database. One whose token was good a moment ago does not wait long for it.
+async fn look_up(
+    store: &Store,
+    cache: &TokenCache,
+    secret: &TokenSecret,
+    hash: [u8; 32],
+) -> Result<(Namespace, Role), ApiError> {
+    let patience = if cache.knows(&hash) { ASK } else { Duration::MAX };
+    let asked = timeout(patience, store.token_of_secret(secret)).await.unwrap_or_else(|_| Err(StoreError::away()));
+    let token = match asked {
+        Ok(token) => token,
+        Err(error) => return cache.last(&hash).filter(|_| error.may_pass()).ok_or_else(|| error.into()),
+    };
+    let token = token.ok_or_else(|| unauthorized("this token is not known, has expired or was revoked"))?;
+    cache.put(hash, &token);
+    Ok((token.namespace, token.role))
 }
 
 fn unauthorized(detail: &str) -> ApiError {

@@ -84,7 +84,7 @@ fn replied(result: Reply) -> Response {
     let Reply { invocation, execution, outcome, result, content_type } = result;
     let kind = outcome.kind;
     let mut response = match Code::of_outcome(kind) {
-        None => reply::bytes(HeaderValue::from_static(content_type), result),
+        None => reply::bytes(media_type(&content_type), result),
         Some(code) => ApiError::of_outcome(code, invocation, execution, outcome).response(),
     };
     reply::set(&mut response, INVOCATION, &invocation.to_string());
@@ -97,6 +97,11 @@ fn wants_async(prefer: &str) -> bool {
     prefer
         .split(',')
         .any(|part| part.split(';').next().is_some_and(|word| word.trim().eq_ignore_ascii_case("respond-async")))
+}
+
+/// The content type as a header; the engine's own words always are one.
+fn media_type(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -133,7 +138,7 @@ mod tests {
                 execution: ExecutionId::new(),
                 outcome: Outcome::of(kind),
                 result: bytes::Bytes::from_static(b"{}"),
-                content_type: "application/json",
+                content_type: "application/json".into(),
             });
             assert_eq!(response.status().is_success(), kind == OutcomeKind::Ok, "{kind}");
             assert_eq!(response.headers()[OUTCOME], kind.as_str());

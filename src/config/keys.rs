@@ -94,6 +94,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(idle_timeout, Text, span),
     key!(max_result, Text, |text: &str| size(text, ByteSize(1024))),
     key!(max_log, Text, |text: &str| size(text, ByteSize(0))),
+    key!(spool_max, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!(max_inflight_bytes, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!(max_connections, Number, |text: &str| number(text, 1, 1_000_000)),
     key!(stop_grace, Text, span),

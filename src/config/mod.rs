@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub max_result: ByteSize,
     /// Most output that is kept per execution.
     pub max_log: ByteSize,
+    /// Most history of synchronous calls that waits for the database, bytes; then calls are refused.
+    pub spool_max: ByteSize,
     /// Most bytes of request bodies in memory at a time.
     pub max_inflight_bytes: ByteSize,
     /// Most connections at a time, per listener.
@@ -89,6 +91,7 @@ impl Default for Config {
             idle_timeout: Span(Duration::from_secs(60)),
             max_result: ByteSize::mib(16),
             max_log: ByteSize::mib(64),
+            spool_max: ByteSize::mib(256),
             max_inflight_bytes: ByteSize::mib(256),
             max_connections: 1024,
             stop_grace: Span(Duration::from_secs(10)),

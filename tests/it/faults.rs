@@ -1,5 +1,7 @@
 //! Faults of what the server stands on: its shims, its zygote, its Postgres.
 
+use std::path::PathBuf;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -14,6 +16,28 @@ const SLEEP: &str =
 
 fn kill_9(pid: u32) {
     kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("it runs");
+}
+
+/// The private Postgres is away and cannot come back.
+pub(crate) struct Outage {
+    control: PathBuf,
+    away: PathBuf,
+}
+
+impl Outage {
+    pub(crate) fn begin(host: &TestHost) -> Self {
+        // Without its control file Postgres cannot start again.
+        let control = host.postgres_dir().join("global/pg_control");
+        let away = control.with_extension("away");
+        std::fs::rename(&control, &away).expect("root may");
+        kill_9(child(host, "postgres"));
+        Self { control, away }
+    }
+
+    /// The server may start it again.
+    pub(crate) fn end(self) {
+        std::fs::rename(&self.away, &self.control).expect("root may");
+    }
 }
 
 /// The child of the server whose name begins with `name`.
@@ -64,18 +88,15 @@ fn while_its_postgres_is_away_nothing_is_accepted_and_then_all_goes_on() {
     let host = TestHost::start();
     host.python("f", GITHUB_TRIGGER, "def handle(event, context):\n    return 1\n");
     host.call("f", &json!(null)).expect(200);
-    // Without its control file Postgres cannot start again.
-    let control = host.postgres_dir().join("global/pg_control");
-    let away = control.with_extension("away");
-    std::fs::rename(&control, &away).expect("root may");
-    kill_9(child(&host, "postgres"));
-    for request in [host.github("push", "d", b"{}"), host.call_request("f"), host.http("GET", "/v1/functions")] {
+    let outage = Outage::begin(&host);
+    let asynchronous = host.call_request("f").header("Prefer", "respond-async");
+    for request in [host.github("push", "d", b"{}"), asynchronous, host.http("GET", "/v1/functions")] {
         let answer = request.send().expect(503);
         assert_eq!(answer.code(), "store_down");
         assert!(answer.header("Retry-After").is_some());
     }
     host.http("GET", "/healthz").send().expect(503);
-    std::fs::rename(&away, &control).expect("root may");
+    outage.end();
     until("deliveries are accepted again", secs(60), || host.github("push", "d", b"{}").send().status == 202);
     until("it is healthy", secs(10), || host.http("GET", "/healthz").send().status == 200);
     until("calls work", secs(10), || host.call("f", &json!(null)).status == 200);

@@ -21,6 +21,7 @@ mod limits;
 mod outcomes;
 mod output;
 mod sandbox;
+mod spool;
 mod tokens;
 mod warm;
 mod webhook;

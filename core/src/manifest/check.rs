@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::check_cron::Keys;
-use super::{AdapterKind, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger};
+use super::{
+    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
+};
 use crate::limits::Limits;
 use crate::name::{FunctionName, HookPath, SecretName};
 use crate::unit::{ByteSize, Span};
@@ -29,6 +31,7 @@ struct Raw {
     concurrency: Option<u32>,
     min_warm: Option<u32>,
     on_lost: Option<OnLost>,
+    durability: Option<Durability>,
     envelope: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, EnvValue>,
@@ -183,6 +186,7 @@ impl Check<'_> {
             reset,
             max_concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
+            durability: raw.durability.unwrap_or_default(),
             env: raw.env,
             triggers,
         })

@@ -1,10 +1,13 @@
 //! The current revision of functions, remembered for a moment: what a warm call needs to know without asking the database.
 //!
-//! Another server's deploy is seen at most [`FRESH`] later; this server's own at once.
+//! Another server's deploy is seen at most [`FRESH`] later; this server's own at once. While the database is away nobody can
+//! deploy: then what was known last is good for [`STALE`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use super::function::Function;
 use super::{Store, StoreError};
@@ -12,6 +15,12 @@ use crate::name::{FunctionName, Namespace};
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long the last answer is good while the database is away.
+const STALE: Duration = Duration::from_secs(600);
+
+/// Who has a last answer waits no longer than this for a new one.
+const ASK: Duration = Duration::from_millis(300);
 
 /// Most answers kept.
 const BOUND: usize = 4096;
@@ -31,6 +40,9 @@ struct Known {
 
 #[derive(Debug, Clone)]
 struct Answer {
+    /// When the database was asked for it.
+    asked: Instant,
+    /// When it was last taken for good.
     since: Instant,
     function: Option<Arc<Function>>,
 }
@@ -56,6 +68,18 @@ impl Cache {
         }
     }
 
+    fn has_last(&self, key: &(Namespace, FunctionName)) -> bool {
+        self.lock().answers.get(key).is_some_and(|answer| answer.asked.elapsed() < STALE)
+    }
+
+    /// The last answer, which is good for another moment: the database is away.
+    fn last(&self, key: &(Namespace, FunctionName)) -> Option<Option<Arc<Function>>> {
+        let mut known = self.lock();
+        let answer = known.answers.get_mut(key).filter(|answer| answer.asked.elapsed() < STALE)?;
+        answer.since = Instant::now();
+        Some(answer.function.clone())
+    }
+
     fn keep(&self, key: (Namespace, FunctionName), function: Option<Arc<Function>>, asked: Instant, epoch: u64) {
         let mut known = self.lock();
         if known.epoch != epoch {
@@ -65,13 +89,14 @@ impl Cache {
             known.answers.retain(|_, answer| answer.since.elapsed() < FRESH);
         }
         if known.answers.len() < BOUND {
-            known.answers.insert(key, Answer { since: asked, function });
+            known.answers.insert(key, Answer { asked, since: asked, function });
         }
     }
 }
 
 impl Store {
     /// The function of that name, as it was at most a second ago; this server's own deploys and removals are seen at once.
+    /// While the database is away: as it was last seen.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -86,7 +111,16 @@ impl Store {
             Err(epoch) => epoch,
         };
         let asked = Instant::now();
-        let function = self.function(namespace, name).await?.map(Arc::new);
+        let found = if self.inner.current.has_last(&key) {
+            timeout(ASK, self.function(namespace, name)).await.unwrap_or_else(|_| Err(StoreError::away()))
+        } else {
+            self.function(namespace, name).await
+        };
+        let function = match found {
+            Ok(function) => function.map(Arc::new),
+            Err(error @ StoreError::Down(_)) => return self.inner.current.last(&key).ok_or(error),
+            Err(error) => return Err(error),
+        };
         self.inner.current.keep(key, function.clone(), asked, epoch);
         Ok(function)
     }

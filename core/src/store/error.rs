@@ -37,6 +37,17 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
+    /// The database has been away for so long that nothing more can wait for it.
+    #[error("the database does not answer, and {waiting} bytes of history wait for it already (spool_max is {most})")]
+    SpoolFull {
+        /// Bytes that wait.
+        waiting: u64,
+        /// Bytes that may wait.
+        most: u64,
+    },
+    /// The disk does not take the history that is to wait for the database.
+    #[error("the spool cannot be written: {0}")]
+    Spool(#[source] std::io::Error),
     /// The private Postgres could not be started.
     #[error("the private Postgres: {0}")]
     Private(String),
@@ -47,10 +58,23 @@ impl StoreError {
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
-            Self::Down(_) | Self::Private(_) => Code::StoreDown,
+            Self::Down(_) | Self::Private(_) | Self::SpoolFull { .. } => Code::StoreDown,
+            Self::Spool(_) => Code::DiskLow,
             Self::Conflict(_) => Code::Conflict,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
+    }
+
+    /// The database was not waited for any longer.
+    #[must_use]
+    pub const fn away() -> Self {
+        Self::Down(sqlx::Error::PoolTimedOut)
+    }
+
+    /// Whether the same may succeed later: the database is away, or the disk is full.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::SpoolFull { .. } | Self::Spool(_))
     }
 
     /// The same failure once more, for another caller that shared the transaction.

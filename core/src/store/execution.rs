@@ -119,6 +119,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Invocation>, StoreError> {
+        self.settled().await;
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: InvocationId", namespace AS "namespace: Namespace", function AS "function: FunctionName",
@@ -138,6 +139,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn result(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<(Bytes, String)>, StoreError> {
+        self.settled().await;
         let row = sqlx::query!(
             r#"SELECT result AS "result!", result_type AS "result_type!" FROM invocations
                WHERE id = $1 AND namespace = $2 AND state = 'succeeded' AND result IS NOT NULL"#,
@@ -154,6 +156,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn payload(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Bytes>, StoreError> {
+        self.settled().await;
         let payload = sqlx::query_scalar!(
             "SELECT payload FROM invocations WHERE id = $1 AND namespace = $2",
             id.uuid(),

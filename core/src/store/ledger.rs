@@ -6,12 +6,17 @@
 //! survives the death of the server); ends are committed durably before the caller gets its answer.
 //!
 //! Starts and ends have a writer and a connection each: a start never waits for the disk behind an end.
+//!
+//! This is the way of queued work, and of calls of functions with `durability = "committed"`. Other calls go through the
+//! [`spool`](super::spool), which writes with the same statements.
 
 mod batch;
+mod complete;
 mod finish;
 mod notes;
 mod start;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +45,8 @@ pub struct CallStart {
     pub revision: RevisionDigest,
     /// The reset policy in force.
     pub reset: Reset,
+    /// When it was accepted.
+    pub at: Timestamp,
 }
 
 /// The code has been given the event: `starting` becomes `running`. Written with the end or in the background.
@@ -67,7 +74,7 @@ pub struct Finish {
     /// How it ended.
     pub outcome: Outcome,
     /// The result, with its content type.
-    pub result: Option<(Bytes, &'static str)>,
+    pub result: Option<(Bytes, Cow<'static, str>)>,
     /// How its sandbox came to be, its name and when the code was given the event; `None` if it never was.
     pub running: Option<Running>,
     /// What it used.

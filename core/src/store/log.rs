@@ -65,6 +65,7 @@ impl Store {
         offset: u64,
         limit: usize,
     ) -> Result<Bytes, StoreError> {
+        self.settled().await;
         let end = offset.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX));
         // The chunk that holds the first byte begins at or before it; those that follow begin before the end.
         let rows = sqlx::query!(

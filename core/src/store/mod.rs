@@ -14,6 +14,7 @@ pub mod log;
 pub mod partition;
 pub mod private;
 pub mod queue;
+pub mod spool;
 mod text;
 pub mod token;
 
@@ -43,8 +44,8 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
-/// Connections of [`Inner::hot`]: one for the ends, one for the claims.
-const HOT: u32 = 2;
+/// Connections of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
+const HOT: u32 = 3;
 
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ pub struct Store {
 struct Inner {
     /// For what must be on disk when the statement returns.
     pool: PgPool,
-    /// The same for ends and claims, which wait for nobody else's connection.
+    /// The same for ends, claims and the spool, which wait for nobody else's connection.
     hot: PgPool,
     /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
     relaxed: PgPool,
@@ -64,6 +65,8 @@ struct Inner {
     server: String,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
+    /// How far the spool of this server has been written.
+    progress: Arc<spool::Progress>,
 }
 
 impl Store {
@@ -93,6 +96,7 @@ impl Store {
                 server: server.to_owned(),
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
+                progress: Arc::default(),
             }),
         };
         store.make_partitions(crate::clock::now()).await?;
@@ -122,7 +126,7 @@ impl Store {
         let query = sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(self.pool());
         match tokio::time::timeout(patience, query).await {
             Ok(answer) => answer.map(drop).map_err(StoreError::from),
-            Err(_) => Err(StoreError::Down(sqlx::Error::PoolTimedOut)),
+            Err(_) => Err(StoreError::away()),
         }
     }
 

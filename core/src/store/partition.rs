@@ -1,6 +1,6 @@
 //! Day partitions: made ahead of time.
 
-use chrono::{Days, TimeDelta};
+use chrono::{Days, NaiveDate, TimeDelta};
 
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -22,6 +22,15 @@ impl Store {
         tracing::debug!(made, "day partitions are there");
         sqlx::query!("DELETE FROM dedup_keys WHERE expires < now()").execute(self.relaxed()).await?;
         sqlx::query!("DELETE FROM refused_bodies WHERE day < $1", first).execute(self.relaxed()).await?;
+        Ok(())
+    }
+
+    /// Makes the partitions of the days from `first` to `last` where they are missing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn make_days(&self, first: NaiveDate, last: NaiveDate) -> Result<(), StoreError> {
+        sqlx::query_scalar!("SELECT runlet_make_partitions($1, $2)", first, last).fetch_one(self.pool()).await?;
         Ok(())
     }
 }

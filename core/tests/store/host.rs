@@ -202,7 +202,7 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         execution: claimed.execution,
         invocation: claimed.invocation,
         fence: Some(claimed.fence),
-        result: outcome.is_ok().then(|| (Bytes::from_static(b"\0\xfe"), "application/json")),
+        result: outcome.is_ok().then(|| (Bytes::from_static(b"\0\xfe"), "application/json".into())),
         outcome,
         running: None,
         usage: runlet_core::execution::Usage::default(),

@@ -22,16 +22,17 @@ pub(crate) fn call() -> CallStart {
         call: NewInvocation { cause: Cause::of_kind(CauseKind::Http), ..invocation("f") },
         revision: revision("f", "").digest,
         reset: Reset::Warm,
+        at: clock::now(),
     }
 }
 
-fn end(start: &CallStart, outcome: Outcome) -> Finish {
+pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
     Finish {
         execution: start.execution,
         invocation: start.invocation,
         fence: None,
         outcome,
-        result: Some((Bytes::from_static(b"\0result"), "application/json")),
+        result: Some((Bytes::from_static(b"\0result"), "application/json".into())),
         running: Some(running(start)),
         usage: Usage { cpu_us: Some(5), memory_peak: None },
         remains: Some(Remains::default()),

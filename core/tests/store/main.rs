@@ -12,5 +12,6 @@ mod host;
 mod ledger;
 mod private;
 mod schema;
+mod spool;
 mod token;
 mod wakeup;

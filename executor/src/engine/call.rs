@@ -19,11 +19,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use super::job::Job;
-use super::record::record;
 use super::registry::Live;
 use super::run::{Ended, Placed, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
+use crate::road::Road;
 
 /// How long a call waits for a server that has just started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -133,17 +133,19 @@ impl Shared {
             call: new,
             revision: job.revision.clone(),
             reset: job.manifest.reset,
+            at: clock::now(),
         };
+        let road = self.road(&job);
         // It waits for its turn and its sandbox is made while the start goes on record; no code of the function runs before it is.
         let seated = async {
             let (turn, seat) = self.turn(admission, &live, &mut answer).await?;
             Ok((turn, self.place(&job, seat, &live).await))
         };
-        let (started, seated) = tokio::join!(self.ledger.start(start), seated);
+        let (started, seated) = tokio::join!(road.start(start), seated);
         if let Err(error) = started {
             let _ = answer.send(Err(error.into()));
             drop(live);
-            self.never_started(&job, seated.ok().map(|(_, placed)| placed)).await;
+            self.never_started(&job, &road, seated.ok().map(|(_, placed)| placed)).await;
             return;
         }
         let (ended, refused) = match seated {
@@ -153,7 +155,7 @@ impl Shared {
         };
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
-        self.answer(&job, finish, refused, answer).await;
+        self.answer(&job, &road, finish, refused, answer).await;
         self.bell.ring(job.invocation);
     }
 
@@ -176,21 +178,25 @@ impl Shared {
     }
 
     /// The start is not known to be on record. It may be all the same, if only the answer was lost: then it gets an end.
-    async fn never_started(&self, job: &Job, placed: Option<Result<Placed, Outcome>>) {
+    async fn never_started(&self, job: &Job, road: &Road, placed: Option<Result<Placed, Outcome>>) {
         if let Some(Ok(placed)) = placed {
             self.unplace(job, placed).await;
         }
+        if matches!(road, Road::Spooled(_)) {
+            // What a file refuses is not in it.
+            return;
+        }
         let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
         let finish = Ended::before(outcome).finish(job, None);
-        if let Err(error) = record(&self.ledger, &finish, Some(CONFIRM_PATIENCE), &self.ended).await {
+        if let Err(error) = road.finish(&finish, Some(CONFIRM_PATIENCE), &self.ended).await {
             tracing::debug!(execution.id = %job.execution, %error, "whether the call is on record is not known");
         }
     }
 
     /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
     /// One who was refused is told the reason instead of the outcome.
-    async fn answer(&self, job: &Job, finish: Finish, refused: Option<EngineError>, answer: Answer) {
-        match record(&self.ledger, &finish, Some(RECORD_PATIENCE), &self.ended).await {
+    async fn answer(&self, job: &Job, road: &Road, finish: Finish, refused: Option<EngineError>, answer: Answer) {
+        match road.finish(&finish, Some(RECORD_PATIENCE), &self.ended).await {
             Ok(written) => {
                 let said = if let Some(refused) = refused {
                     Err(refused)
@@ -203,7 +209,7 @@ impl Shared {
             }
             Err(error) => {
                 let _ = answer.send(Err(error.into()));
-                if let Err(error) = record(&self.ledger, &finish, None, &self.ended).await {
+                if let Err(error) = road.finish(&finish, None, &self.ended).await {
                     tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
                 }
             }
@@ -237,6 +243,6 @@ impl Shared {
 }
 
 fn reply(finish: Finish) -> Reply {
-    let (result, content_type) = finish.result.unwrap_or((bytes::Bytes::new(), "application/json"));
+    let (result, content_type) = finish.result.unwrap_or((bytes::Bytes::new(), "application/json".into()));
     Reply { invocation: finish.invocation, execution: finish.execution, outcome: finish.outcome, result, content_type }
 }

@@ -11,7 +11,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
 use super::job::Job;
-use super::record::record;
 use super::registry::{Live, Why};
 use super::run::{Ended, ended_early};
 use crate::admission::{Refused, Seat, Turn};
@@ -56,7 +55,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
     live.set_ending();
     let finish = ended.finish(&job, live.why());
     shared.log_end(&job, &finish);
-    match record(&shared.ledger, &finish, None, &shared.ended).await {
+    match shared.road(&job).finish(&finish, None, &shared.ended).await {
         Ok(_) => shared.bell.ring(job.invocation),
         Err(error) => {
             tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");

@@ -4,7 +4,7 @@
 //!  call ──► admission ──► start on record ──► sandbox ──► code ──► output, then end on record ──► answer
 //!  submit ► queue ► claim (dispatch) ► admission ───────► sandbox ──► ...                        (fenced)
 //! ```
-//! Nothing is answered before it is on record. Whoever goes away does not end what runs: every execution is a task of
+//! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs: every execution is a task of
 //! the engine. The engine refuses to know how requests arrive and how a sandbox is made.
 
 mod backlog;
@@ -16,7 +16,6 @@ mod job;
 mod manifests;
 mod observe;
 mod options;
-mod record;
 mod registry;
 mod run;
 mod services;
@@ -27,6 +26,7 @@ use std::sync::Arc;
 
 use runlet_core::store::Store;
 use runlet_core::store::ledger::Ledger;
+use runlet_core::store::spool::Spool;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     host: Host,
     ledger: Ledger,
+    spool: Spool,
     pool: Pool,
     revisions: Revisions,
     manifests: Manifests,
@@ -79,7 +80,7 @@ pub(crate) struct Shared {
 impl LocalEngine {
     /// Starts the engine within the runtime: it clears up what an earlier life left, then takes calls and queued work.
     #[must_use]
-    pub fn start(options: EngineOptions, host: Host, store: Store, ledger: Ledger) -> Arc<Self> {
+    pub fn start(options: EngineOptions, host: Host, store: Store, ledger: Ledger, spool: Spool) -> Arc<Self> {
         let bounds =
             Bounds { memory: options.memory.0, sandboxes: options.max_sandboxes, waiting: options.max_waiting };
         let gate: Gate = Admission::new(bounds);
@@ -100,6 +101,7 @@ impl LocalEngine {
             host,
             store,
             ledger,
+            spool,
             gate,
             pool,
             tasks,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::execution::{Remains, StartKind, Usage};
-use runlet_core::manifest::RuntimeKind;
+use runlet_core::manifest::{Durability, RuntimeKind};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{Finish, Running};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::lease::Leased;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
+use crate::road::Road;
 use crate::session::{Invoked, Session};
 
 /// A sandbox for an execution.
@@ -91,7 +92,7 @@ impl Ended {
             fence: job.fence,
             retry: outcome.kind == OutcomeKind::Lost && job.retries(self.began),
             outcome,
-            result: self.result,
+            result: self.result.map(|(body, kind)| (body, kind.into())),
             running: self.running,
             usage: self.usage,
             remains: self.remains,
@@ -165,7 +166,7 @@ impl Shared {
         let timeout = job.manifest.limits.timeout.0;
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
-        let mut sink = LogSink::new(self.store.clone(), self.tasks.clone(), owner, self.options.max_log, deadline.at);
+        let mut sink = LogSink::new(self.road(job), self.tasks.clone(), owner, self.options.max_log, deadline.at);
         let ended = match placed {
             Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
             Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
@@ -228,6 +229,15 @@ impl Shared {
         let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;
         let end = leased.release(&self.pool).await;
         Ended::after(invoked, running).and_sandbox(end, true)
+    }
+
+    /// The road of its history.
+    pub(super) fn road(&self, job: &Job) -> Road {
+        if job.fence.is_none() && job.manifest.durability == Durability::Spooled {
+            Road::Spooled(self.spool.clone())
+        } else {
+            Road::Committed(self.store.clone(), self.ledger.clone())
+        }
     }
 
     /// Says that the code is given the event now.

@@ -47,6 +47,11 @@ impl Shared {
     /// is stopped before that.
     async fn clear_up(&self) -> bool {
         self.revisions.tidy().await;
+        // What has ended is not lost, even if its end was still in the spool.
+        tokio::select! {
+            () = self.spool.replayed() => {}
+            () = self.stopping.cancelled() => return false,
+        }
         loop {
             match self.store.reconcile(&self.options.server).await {
                 Ok(0) => break,

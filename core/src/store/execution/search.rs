@@ -25,6 +25,7 @@ impl Store {
         namespace: &Namespace,
         filter: &ExecutionFilter,
     ) -> Result<Vec<Execution>, StoreError> {
+        self.settled().await;
         let rows = query(namespace, filter).build_query_as::<Row>().fetch_all(self.pool()).await?;
         rows.into_iter().map(Row::execution).collect()
     }
@@ -34,6 +35,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn execution(&self, namespace: &Namespace, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        self.settled().await;
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: _", invocation AS "invocation: _", namespace AS "namespace: _", function AS "function: _",

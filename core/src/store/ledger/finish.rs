@@ -52,7 +52,7 @@ impl Finishes {
     /// Writes the ends of executions that have not ended and whose fence holds; returns those.
     ///
     async fn end(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
-        let columns = Columns::of(entries);
+        let columns = Columns::of(entries.iter().copied());
         let ended = sqlx::query_file!(
             "src/store/ledger/finish.sql",
             &columns.executions,
@@ -103,30 +103,30 @@ fn greatest(ids: &[Uuid]) -> Uuid {
 
 /// The entries of a batch, column by column.
 #[derive(Default)]
-struct Columns<'a> {
-    executions: Vec<Uuid>,
-    invocations: Vec<Uuid>,
-    fences: Vec<Option<i64>>,
-    states: Vec<&'static str>,
-    invocation_states: Vec<&'static str>,
-    outcomes: Vec<&'static str>,
-    details: Vec<Option<String>>,
-    results: Vec<Option<&'a [u8]>>,
-    result_types: Vec<Option<&'static str>>,
-    start_kinds: Vec<Option<&'static str>>,
-    sandboxes: Vec<Option<Cow<'a, str>>>,
-    started: Vec<Option<Timestamp>>,
-    cpu: Vec<Option<i64>>,
-    memory: Vec<Option<i64>>,
-    remains: Vec<Option<String>>,
-    log_bytes: Vec<i64>,
-    log_dropped: Vec<i64>,
-    retries: Vec<bool>,
-    at: Vec<Timestamp>,
+pub(super) struct Columns<'a> {
+    pub(super) executions: Vec<Uuid>,
+    pub(super) invocations: Vec<Uuid>,
+    pub(super) fences: Vec<Option<i64>>,
+    pub(super) states: Vec<&'static str>,
+    pub(super) invocation_states: Vec<&'static str>,
+    pub(super) outcomes: Vec<&'static str>,
+    pub(super) details: Vec<Option<String>>,
+    pub(super) results: Vec<Option<&'a [u8]>>,
+    pub(super) result_types: Vec<Option<&'a str>>,
+    pub(super) start_kinds: Vec<Option<&'static str>>,
+    pub(super) sandboxes: Vec<Option<Cow<'a, str>>>,
+    pub(super) started: Vec<Option<Timestamp>>,
+    pub(super) cpu: Vec<Option<i64>>,
+    pub(super) memory: Vec<Option<i64>>,
+    pub(super) remains: Vec<Option<String>>,
+    pub(super) log_bytes: Vec<i64>,
+    pub(super) log_dropped: Vec<i64>,
+    pub(super) retries: Vec<bool>,
+    pub(super) at: Vec<Timestamp>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(entries: &[&'a Finish]) -> Self {
+    pub(super) fn of(entries: impl Iterator<Item = &'a Finish>) -> Self {
         let mut columns = Self::default();
         for finish in entries {
             columns.push(finish);
@@ -145,7 +145,7 @@ impl<'a> Columns<'a> {
         self.outcomes.push(finish.outcome.kind.as_str());
         self.details.push(detail(&finish.outcome));
         self.results.push(finish.result.as_ref().map(|(bytes, _)| bytes.as_ref()));
-        self.result_types.push(finish.result.as_ref().map(|(_, kind)| *kind));
+        self.result_types.push(finish.result.as_ref().map(|(_, kind)| &**kind));
         self.start_kinds.push(running.map(|running| StartKind::as_str(running.start)));
         self.sandboxes.push(running.map(|running: &Running| clean(&running.sandbox)));
         self.started.push(running.map(|running| running.at));

@@ -73,6 +73,8 @@ impl Writer {
 }
 
 async fn write(store: &Store, batch: &[Running]) -> Result<(), StoreError> {
+    // A call whose start still waits in the spool has no row yet.
+    store.settled().await;
     let ids: Vec<Uuid> = batch.iter().map(|running| running.execution.uuid()).collect();
     let starts: Vec<&str> = batch.iter().map(|running| running.start.as_str()).collect();
     let sandboxes: Vec<_> = batch.iter().map(|running| clean(&running.sandbox)).collect();

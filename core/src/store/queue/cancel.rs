@@ -17,6 +17,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn cancel(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<InvocationState>, StoreError> {
+        self.settled().await;
         let mut tx = self.pool().begin().await?;
         let claimed = sqlx::query_scalar!(
             r#"UPDATE queue SET cancelled = true WHERE invocation = $1 AND namespace = $2 RETURNING lease_until IS NOT NULL AS "claimed!""#,

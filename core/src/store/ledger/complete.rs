@@ -1,0 +1,69 @@
+//! Writing synchronous calls that have started and ended: one insert instead of an insert and an update.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::batch::Write as _;
+use super::finish::{self, Finishes};
+use super::{CallStart, Finish, start};
+use crate::clock::Timestamp;
+use crate::store::{Store, StoreError};
+
+impl Store {
+    /// Writes calls from start to end. Returns the executions that were not there before; the others are as they were.
+    pub(in crate::store) async fn write_complete(
+        &self,
+        calls: &[(&CallStart, &Finish)],
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        if calls.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let start = start::Columns::of(calls.iter().map(|(start, _)| *start));
+        let end = finish::Columns::of(calls.iter().map(|(_, finish)| *finish));
+        let new = sqlx::query_file_scalar!(
+            "src/store/ledger/complete.sql",
+            &start.invocations,
+            &start.executions,
+            &start.namespaces as &[&str],
+            &start.functions as &[&str],
+            &start.revisions as &[&str],
+            &start.cause_kinds as &[&str],
+            &start.causes,
+            &start.resets as &[&str],
+            &start.content_types as &[Option<Cow<'_, str>>],
+            &start.payloads as &[&[u8]],
+            &start.sizes,
+            &start.deadlines as &[Option<Timestamp>],
+            &start.created,
+            &end.states as &[&str],
+            &end.invocation_states as &[&str],
+            &end.outcomes as &[&str],
+            &end.details as &[Option<String>],
+            &end.results as &[Option<&[u8]>],
+            &end.result_types as &[Option<&str>],
+            &end.start_kinds as &[Option<&str>],
+            &end.sandboxes as &[Option<Cow<'_, str>>],
+            &end.started as &[Option<Timestamp>],
+            &end.cpu as &[Option<i64>],
+            &end.memory as &[Option<i64>],
+            &end.remains as &[Option<String>],
+            &end.log_bytes,
+            &end.log_dropped,
+            &end.at,
+            self.inner.server,
+        )
+        .fetch_all(self.hot())
+        .await?;
+        Ok(new.into_iter().collect())
+    }
+
+    /// Writes ends of executions that are there and have not ended; others are passed over.
+    pub(in crate::store) async fn write_ends(&self, ends: &[&Finish]) -> Result<(), StoreError> {
+        if !ends.is_empty() {
+            Finishes(self.clone()).write(ends).await?;
+        }
+        Ok(())
+    }
+}

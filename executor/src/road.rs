@@ -1,0 +1,85 @@
+//! The road that the history of an execution takes to the database.
+//!
+//! Queued work and functions with `durability = "committed"` write to the database itself and wait for it. Other calls go through
+//! the spool: the start is in a file before the code runs, the end before the answer, and the database has both a moment later.
+
+use std::time::Duration;
+
+use runlet_core::name::Namespace;
+use runlet_core::store::ledger::{CallStart, Finish, Ledger};
+use runlet_core::store::log::Chunk;
+use runlet_core::store::spool::Spool;
+use runlet_core::store::{Store, StoreError};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// First and longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Where history is written to.
+#[derive(Debug, Clone)]
+pub(crate) enum Road {
+    /// The database, waited for.
+    Committed(Store, Ledger),
+    /// The spool.
+    Spooled(Spool),
+}
+
+impl Road {
+    /// Puts the start of a call on record.
+    ///
+    /// # Errors
+    /// When it is not known to be on record.
+    pub(crate) async fn start(&self, start: CallStart) -> Result<(), StoreError> {
+        match self {
+            Self::Committed(_, ledger) => ledger.start(start).await,
+            Self::Spooled(spool) => spool.start(&start),
+        }
+    }
+
+    /// Puts output on record.
+    ///
+    /// # Errors
+    /// When it is not on record.
+    pub(crate) async fn output(&self, namespace: &Namespace, chunks: &[Chunk]) -> Result<(), StoreError> {
+        match self {
+            Self::Committed(store, _) => store.append_logs(namespace, chunks).await,
+            Self::Spooled(spool) => spool.output(namespace, chunks),
+        }
+    }
+
+    /// Puts an end on record, trying again while the database is away or the disk is full. Returns whether it was written:
+    /// `false` if the execution had ended already, or its claim belongs to somebody else.
+    ///
+    /// # Errors
+    /// The last error once `patience` is over or `give_up` is cancelled; at once an error that another try would not mend.
+    pub(crate) async fn finish(
+        &self,
+        finish: &Finish,
+        patience: Option<Duration>,
+        give_up: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut pause = PAUSES.0;
+        loop {
+            let tried = match self {
+                Self::Committed(_, ledger) => ledger.finish(finish.clone()).await,
+                Self::Spooled(spool) => spool.end(finish).map(|()| true),
+            };
+            let error = match tried {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            let over = until.is_some_and(|until| Instant::now() >= until) || give_up.is_cancelled();
+            if over || !error.may_pass() {
+                return Err(error);
+            }
+            tracing::debug!(execution.id = %finish.execution, %error, "the end of the execution waits");
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = give_up.cancelled() => {}
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+}
