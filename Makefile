@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup build run test lint unit-and-it bench verify-crash sqlx clean
+.PHONY: help check setup build run test lint unit-and-it bench verify-crash verify-cron sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: setup ## Measure calls, sandboxes and webhooks beside references of their
 
 verify-crash: setup ## kill -9 the server 20 times amid accepted work; the table goes to docs/verify/crash.md
 	@tests/verify.sh crash
+
+verify-cron: setup ## Schedules against croner and cronsim on 2,000 random patterns, clocks and servers; the table goes to docs/verify/cron.md
+	@tests/verify.sh cron
 
 sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
 	@core/sqlx-prepare.sh

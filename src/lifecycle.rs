@@ -138,15 +138,15 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let ended = watch(&mut signals, &host, postgres).await;
     stop.soft.cancel();
     engine.begin_stop();
-    // What is being fired gets on record; what is due after that is the next server's, or the next start's.
-    if timeout(REPLIES, schedules.wait()).await.is_err() {
-        tracing::warn!("the database does not answer: schedules are left as they are on record");
-    }
     let grace = match &ended {
         Ok(()) => config.stop_grace.0,
         Err(_) => Duration::ZERO,
     };
     drain(&engine, grace, &mut signals, postgres).await;
+    // What is being fired gets on record; what is due after that is the next server's, or the next start's.
+    if timeout(REPLIES, schedules.wait()).await.is_err() {
+        tracing::warn!("the database does not answer: schedules are left as they are on record");
+    }
     if timeout(REPLIES, serving.wait()).await.is_err() {
         tracing::warn!("some clients do not read their replies: their connections are closed");
     }

@@ -11,6 +11,7 @@
 )]
 
 mod cold;
+mod cron;
 mod load;
 mod process;
 mod reference;
@@ -59,6 +60,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     warm::measure(server, scale).await?;
     cold::measure(server, scale).await?;
     webhook::measure(server, scale).await?;
+    cron::measure(server, scale).await?;
     table::memory("idle, before the first call", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())

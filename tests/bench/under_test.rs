@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -48,7 +49,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and deploys what the benchmarks call.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let binary = std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned());
+        let binary = binary();
         // Not below a directory that only root may enter: the server's own user must reach its part of it.
         let directory = tempfile::Builder::new().prefix("runlet-bench-").tempdir_in("/var/tmp")?;
         open_up(directory.path())?;
@@ -86,6 +87,20 @@ impl Server {
         Ok(server)
     }
 
+    /// Runs a verb of the command line against it.
+    pub(crate) async fn cli(&self, args: &[&str]) -> anyhow::Result<()> {
+        let binary = binary();
+        let mut command = Command::new(&binary);
+        let status = command.args(args).env("RUNLET_DATA_DIR", self.data()).stdout(Stdio::null()).status().await?;
+        anyhow::ensure!(status.success(), "{args:?} failed");
+        Ok(())
+    }
+
+    /// Deploys a function of these files.
+    pub(crate) async fn function(&self, files: &[(&str, &str)]) -> anyhow::Result<()> {
+        self.deploy(&binary(), files).await
+    }
+
     async fn deploy(&self, binary: &str, files: &[(&str, &str)]) -> anyhow::Result<()> {
         let source = tempfile::tempdir()?;
         for (name, text) in files {
@@ -107,6 +122,17 @@ impl Server {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Connections to its own Postgres.
+    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+        let entries = std::fs::read_dir(self.data().join("postgres"))?.flatten();
+        let socket = entries
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
+            .context("the private Postgres's socket directory")?;
+        let options = PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
+        Ok(PgPoolOptions::new().max_connections(connections).connect_with(options).await?)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -138,6 +164,10 @@ impl Server {
         anyhow::ensure!(status.success(), "the server ended with {status}");
         Ok(())
     }
+}
+
+fn binary() -> String {
+    std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned())
 }
 
 fn open_up(path: &Path) -> std::io::Result<()> {

@@ -23,6 +23,7 @@ fn with_clock(host: &mut TestHost) -> PathBuf {
         ("LD_PRELOAD", library().to_str().expect("ASCII").to_owned()),
         ("FAKETIME_TIMESTAMP_FILE", text),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DISABLE_SHM", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("DONT_FAKE_MONOTONIC", "1".to_owned()),
     ]
@@ -32,13 +33,13 @@ fn with_clock(host: &mut TestHost) -> PathBuf {
 }
 
 fn set(file: &Path, seconds: i64) {
-    // In one step: the server may read it at any moment.
-    let new = file.with_extension("new");
-    std::fs::write(&new, format!("{seconds:+}\n")).expect("it is writable");
-    std::fs::rename(new, file).expect("it is ours");
+    // In one step: the server may read it at any moment, and its user must be able to.
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode;
     std::fs::set_permissions(file.parent().expect("it has one"), open(0o755)).expect("it is ours");
-    std::fs::set_permissions(file, open(0o644)).expect("it is ours");
+    let new = file.with_extension("new");
+    std::fs::write(&new, format!("{seconds:+}\n")).expect("it is writable");
+    std::fs::set_permissions(&new, open(0o644)).expect("it is ours");
+    std::fs::rename(new, file).expect("it is ours");
 }
 
 /// Ticks that have more than one invocation.
@@ -105,17 +106,17 @@ fn a_clock_that_is_set_an_hour_forward_and_back_fires_each_tick_once() {
     let cursor = || host.psql("SELECT cursor FROM cron_schedules");
     let before = cursor();
     set(&file, 3600);
-    until("the hour is made good for", secs(20), || fired(&host) == 6);
-    let after = cursor();
+    until("the hour is made good for", secs(20), || fired(&host) >= 6);
+    let (after, ran) = (cursor(), fired(&host));
     assert!(after > before);
     set(&file, 0);
     // Every second goes on meanwhile: the service looks at the clock as often as it ever does.
     host.python("g", &every_second("overlap = \"allow\"\n"), NOTHING);
     host.ticks_of_fate("g", "fired", scaled(3, 10));
-    assert_eq!((cursor_of(&host, "f"), fired_of(&host, "f")), (after, 6), "what was fired stays fired");
+    assert_eq!((cursor_of(&host, "f"), fired_of(&host, "f")), (after, ran), "what was fired stays fired");
     set(&file, 3600);
     host.ticks_of_fate("g", "fired", scaled(5, 20));
-    assert!(fired_of(&host, "f") <= 7, "the same hour is no second one");
+    assert!(fired_of(&host, "f") <= ran + 1, "the same hour is no second one");
     assert_eq!(doubles(&host), "0");
     for name in ["f", "g"] {
         host.cli(&["rm", name]);

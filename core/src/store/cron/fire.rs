@@ -74,23 +74,33 @@ fn small(n: i64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Locks the schedules that are ours to fire. Everybody locks in one order, and waits for nobody.
+/// Locks the schedules that are ours to fire. Everybody locks in one order, and waits for nobody. A manifest may be large: each
+/// function's is read once.
 async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, StoreError> {
     let triggers: Vec<Uuid> = due.iter().map(|due| due.trigger.uuid()).collect();
     let cursors: Vec<Timestamp> = due.iter().map(|due| due.from).collect();
     let rhythms: Vec<&str> = due.iter().map(|due| due.rhythm.as_str()).collect();
     let ours = sqlx::query_as!(
         Held,
-        r#"SELECT s.trigger AS "trigger: TriggerId", t.namespace AS "namespace: Namespace", t.function AS "function: FunctionName",
-               r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
-               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!",
+        r#"WITH d AS (
+             SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS d (trigger, cursor, rhythm)
+           ), named AS (
+             SELECT DISTINCT t.namespace, t.function FROM d JOIN triggers t ON t.id = d.trigger
+           ), plan AS MATERIALIZED (
+             SELECT f.namespace, f.name, r.digest AS revision, r.manifest ->> 'reset' AS reset, r.manifest ->> 'on_lost' AS on_lost,
+                 (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory
+             FROM named n
+             JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
+             JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+           )
+           SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
+               p.revision, p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before < 'infinity') AS "running!",
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before = 'infinity') AS "held!"
-           FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS d (trigger, cursor, rhythm)
+           FROM d
            JOIN cron_schedules s ON s.trigger = d.trigger
            JOIN triggers t ON t.id = s.trigger
-           JOIN functions f ON f.namespace = t.namespace AND f.name = t.function
-           JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+           JOIN plan p ON p.namespace = t.namespace AND p.name = t.function
            WHERE s.paused_at IS NULL AND s.cursor = d.cursor AND s.rhythm = d.rhythm
            ORDER BY s.trigger
            FOR UPDATE OF s SKIP LOCKED"#,
