@@ -39,7 +39,7 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
     );
     let show = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     let (one, many) = cron.map_or((None, None), |(one, many)| (Some(one), Some(many)));
-    let mut row = |what: &str, values: &[f64], reference: Option<f64>| {
+    let row = |what: &str, values: &[f64], reference: Option<f64>| {
         let worst = values.iter().copied().fold(f64::NAN, f64::max);
         table::row(&[what.to_owned(), show(Some(median(values))), show(Some(worst)), show(reference)]);
     };

@@ -173,9 +173,10 @@ impl Service {
     }
 
     fn note(&mut self, fired: &Fired) {
-        if fired.held > 0 && !self.held {
+        if fired.held > 0 {
+            // The run that it waits for may have ended while this was being written.
             self.held = true;
-            self.release = Instant::now() + LOOK;
+            self.release = self.release.min(Instant::now() + GATHER);
         }
         if fired.invocations > 0 {
             tracing::debug!(trigger.id = %fired.trigger, invocations = fired.invocations, held = fired.held, "tick");
