@@ -131,8 +131,12 @@ impl Kind {
             (Some(first), Some(last)) => format!(", names ({first} to {last})"),
             _ => String::new(),
         };
+        if value.is_empty() {
+            return format!("a value is missing; write a number from {} to {}", self.first, self.last);
+        }
         let shown: String = value.chars().take(40).collect();
-        if value.contains(['L', 'W', '#', 'l', 'w']) && !self.names.iter().any(|_| self.last == 12) {
+        let letters = value.trim_start_matches(|c: char| c.is_ascii_digit()).to_ascii_uppercase();
+        if value.contains('#') || matches!(letters.as_str(), "L" | "W" | "LW") {
             return format!(
                 "`{shown}` is Quartz's way; L, W and # are not known here, use a function that looks at the date"
             );

@@ -282,6 +282,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn every_tick_is_decided_once(pauses in proptest::collection::vec(1_i64..900, 1..40)) {
             let spec = spec("*/20 * * * * *", Misfire::All);
