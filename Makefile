@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup build run test lint unit-and-it bench verify-crash verify-cron sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-cron sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,8 +19,12 @@ help: ## Show this list
 check: ## Check the prerequisites, and say how to get what is missing
 	@tests/setup.sh check
 
-setup: check ## Install what is missing of Postgres and Python (Debian packages; starts no service)
+setup: check ## Install what is missing of Postgres, Python, Node and Perl (Debian packages; starts no service)
 	@tests/setup.sh install
+
+peers: check
+	@tests/setup.sh install tests
+	@tests/peers/install.sh "$${CARGO_TARGET_DIR:-target}/peers"
 
 build: check ## Build everything (debug profile)
 	@cargo build --locked --workspace
@@ -28,7 +32,7 @@ build: check ## Build everything (debug profile)
 run: setup ## Build, start, deploy the examples, send a signed push, show what happened, serve until Ctrl-C
 	@tests/demo.sh
 
-test: setup lint unit-and-it ## Format, lints, unit tests, and the real server with a real Postgres and real sandboxes
+test: peers lint unit-and-it ## Format, lints, unit tests, and the real server with a real Postgres and real sandboxes
 
 lint:
 	cargo fmt --all --check
@@ -49,6 +53,12 @@ bench: setup ## Measure calls, sandboxes and webhooks beside references of their
 
 verify-crash: setup ## kill -9 the server 20 times amid accepted work; the table goes to docs/verify/crash.md
 	@tests/verify.sh crash
+
+verify-api: setup ## PyPI's schemathesis against the API's own document, 60 s as each role; the table goes to docs/verify/api.md
+	@tests/verify.sh api schemathesis
+
+verify-edge: setup ## Slow and hostile clients in full size, HTTP/1.1 and HTTP/2; the table goes to docs/verify/edge.md
+	@tests/verify.sh edge slow
 
 verify-cron: setup ## Schedules against croner and cronsim on 2,000 random patterns, clocks and servers; the table goes to docs/verify/cron.md
 	@tests/verify.sh cron

@@ -1,9 +1,10 @@
-//! The way from the command line to a server: one HTTP/1.1 request over a unix or TCP socket.
+//! The way from the command line to a server: one HTTP/1.1 request over a unix or TCP socket, or TLS.
 //!
 //! Knows sockets, headers and timeouts; does not know what any route means or how a problem is shown.
 
 pub(crate) mod host;
 mod patient;
+mod secure;
 
 use std::io;
 use std::pin::pin;
@@ -23,10 +24,16 @@ use tokio::net::{TcpStream, UnixStream};
 
 use self::host::Host;
 use self::patient::Patient;
+use self::secure::Secure;
+pub(crate) use self::secure::TrustError;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER_MAX: usize = 256 << 20;
+
+/// A connection to a server.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// A server and how to authenticate there.
 #[derive(Debug)]
@@ -68,6 +75,17 @@ pub(crate) enum ClientError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// There is somebody, and no safe way to talk to him.
+    #[error("no safe connection to {host}")]
+    Unsafe {
+        /// The server.
+        host: Host,
+        /// Why the handshake failed.
+        source: io::Error,
+    },
+    /// It is not known whom to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The connection broke before the answer was complete.
     #[error("the connection to {host} broke after a request of {sent} bytes")]
     Broken {
@@ -180,16 +198,34 @@ impl Client {
     async fn connect_and_exchange(&self, call: Call) -> Result<Answer, ClientError> {
         let sent = call.body.len();
         let request = self.request(call)?;
-        let answer = match &self.host {
-            Host::Unix(path) => exchange(self.connected(UnixStream::connect(path)).await?, request).await,
-            Host::Http { name, port } => {
-                let stream = self.connected(TcpStream::connect(format!("{name}:{port}"))).await?;
-                // Only latency is lost where this fails.
-                let _ = stream.set_nodelay(true);
-                exchange(stream, request).await
-            }
-        };
+        let answer = exchange(self.connect().await?, request).await;
         answer.map_err(|source| ClientError::Broken { host: self.host.clone(), sent, source })
+    }
+
+    /// A connection of its own, whatever it runs over.
+    async fn connect(&self) -> Result<Box<dyn Wire>, ClientError> {
+        match &self.host {
+            Host::Unix(path) => Ok(Box::new(self.connected(UnixStream::connect(path)).await?)),
+            Host::Http { name, port } => Ok(Box::new(self.tcp(name, *port).await?)),
+            Host::Https { name, port } => {
+                let secure = Secure::new(name)?;
+                let stream = self.tcp(name, *port).await?;
+                let shaken = tokio::time::timeout(CONNECT_PATIENCE, secure.over(stream)).await;
+                let shaken =
+                    shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake within 5 s")));
+                match shaken {
+                    Ok(stream) => Ok(Box::new(stream)),
+                    Err(source) => Err(ClientError::Unsafe { host: self.host.clone(), source }),
+                }
+            }
+        }
+    }
+
+    async fn tcp(&self, name: &str, port: u16) -> Result<TcpStream, ClientError> {
+        let stream = self.connected(TcpStream::connect(format!("{name}:{port}"))).await?;
+        // Only latency is lost where this fails.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     async fn connected<S>(&self, connecting: impl Future<Output = io::Result<S>>) -> Result<S, ClientError> {

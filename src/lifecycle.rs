@@ -30,6 +30,8 @@ use crate::config::Config;
 use crate::config::secrets::ConfiguredSecrets;
 use crate::http::listener::{self, Socket, Stop};
 use crate::prepare::{Prepared, Sockets};
+use crate::stats::Stats;
+use crate::tls::{self, Certificate, Reloader};
 
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
@@ -64,6 +66,10 @@ pub(crate) struct Server {
     pub prepared: Prepared,
     /// Makes sandboxes.
     pub zygote: Zygote,
+    /// What is counted.
+    pub stats: Stats,
+    /// The certificate, if it speaks TLS.
+    pub tls: Option<Reloader>,
 }
 
 /// Why a server did not live, or did not end well.
@@ -106,9 +112,10 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
 /// # Errors
 /// What kept it from starting or from ending well.
 pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
-    let Server { config, secrets, prepared, zygote } = server;
+    let Server { config, secrets, prepared, zygote, stats, tls } = server;
     // From the first moment on: a signal that comes during the start must not be lost.
     let mut signals = Signals::new()?;
+    let hangup = signal(SignalKind::hangup()).map_err(io("listen for signals"))?;
     let store = open(&config, &prepared.server, postgres.as_ref()).await?;
     store.ensure_admin_token(&prepared.admin).await.map_err(LifeError::Store)?;
     let host = Host::new(zygote).map_err(io("take over the zygote"))?;
@@ -125,10 +132,12 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let stop = Stop::default();
     let serving = TaskTracker::new();
     let key = FingerprintKey::new(prepared.fingerprint_key);
-    let guard = guard(&config, &engine, &store, secrets, key, &stop);
-    let line =
-        format!("runlet is ready on http://{} and {}\n", prepared.sockets.address, prepared.sockets.path.display());
-    listen(prepared.sockets, &guard, config.max_connections, &serving, &stop)?;
+    serving.spawn(stats.clone().upkeep(store.clone(), stop.soft.clone()));
+    let guard = guard(&config, &engine, &store, secrets, key, &stop, stats);
+    let line = format!("runlet is ready on {} and {}\n", prepared.sockets.url, prepared.sockets.path.display());
+    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
+    serving.spawn(tls::reload(hangup, tls, stop.soft.clone()));
+    listen(prepared.sockets, certificate, &guard, config.max_connections, &serving, &stop)?;
     drop(guard);
     let schedules = TaskTracker::new();
     schedules.spawn(cron::Service::new(store.clone()).run(stop.soft.clone()));
@@ -200,6 +209,7 @@ fn guard(
     secrets: Arc<dyn Secrets>,
     key: FingerprintKey,
     stop: &Stop,
+    stats: Stats,
 ) -> Guard {
     let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
     let adapters = runlet_integrations::adapter;
@@ -212,12 +222,15 @@ fn guard(
         max_inflight_bytes: config.max_inflight_bytes.0,
         behind_proxy: config.behind_proxy,
         stopping: stop.soft.clone(),
+        stats,
+        metrics_public: config.metrics_public,
     }))
 }
 
 /// Serves both sockets. They are closed when the listeners stop: from then on clients are refused and wait for nothing.
 fn listen(
     sockets: Sockets,
+    certificate: Option<Certificate>,
     guard: &Guard,
     connections: u32,
     serving: &TaskTracker,
@@ -226,7 +239,7 @@ fn listen(
     let tcp = TcpListener::from_std(sockets.tcp).map_err(io("serve the TCP socket"))?;
     let unix = UnixListener::from_std(sockets.unix).map_err(io("serve the unix socket"))?;
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
-    for socket in [Socket::Tcp(tcp), Socket::Unix(unix)] {
+    for socket in [Socket::Tcp(tcp, certificate), Socket::Unix(unix)] {
         let guard = guard.clone();
         let handler = move |request, peer| guard.clone().answer(request, peer);
         serving.spawn(listener::run(socket, connections, stop.clone(), handler));

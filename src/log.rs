@@ -9,6 +9,9 @@ use crate::config::LogFormat;
 /// What is logged where nobody says otherwise.
 const USUAL: &str = "info,sqlx=warn,hyper=error";
 
+/// Modules that would log what strangers send: they are kept quiet, whatever the filter says.
+const QUIET: [&str; 4] = ["h2=error", "hyper=error", "hyper_util=error", "rustls=error"];
+
 /// Starts logging. Returns what was wrong with the filter, if anything.
 ///
 /// # Errors
@@ -20,6 +23,7 @@ pub(crate) fn start(format: LogFormat) -> Result<(), String> {
         })?,
         _ => EnvFilter::new(USUAL),
     };
+    let filter = QUIET.iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     let result = match format {

@@ -1,7 +1,7 @@
-//! `runlet`: one binary, three roles, told apart before any thread exists.
+//! `runlet`: one binary, four roles, told apart before any thread exists.
 //!
-//! `zygote` (hidden) makes sandboxes as root and is started by the server from a sealed copy of this binary; `serve` is the
-//! server; everything else is a client of a server.
+//! `zygote` (hidden) makes sandboxes as root and is started by the server from a sealed copy of this binary; `tls-keeper`
+//! (hidden) reads the certificate for it; `serve` is the server; everything else is a client of a server.
 
 mod api;
 mod cli;
@@ -12,12 +12,19 @@ mod lifecycle;
 mod log;
 mod prepare;
 mod serve;
+mod stats;
+mod tls;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|role| role == "zygote") {
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next();
+    if role.as_deref().is_some_and(|role| role == "zygote") {
         return runlet_executor::zygote::main();
+    }
+    if role.as_deref().is_some_and(|role| role == tls::ROLE) {
+        return tls::main(arguments);
     }
     let cli = cli::parse();
     match cli.command {

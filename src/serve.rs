@@ -18,11 +18,13 @@ use runlet_executor::privilege;
 use tokio::runtime;
 
 use crate::cli::ServeArgs;
-use crate::config::secrets::{self, ConfiguredSecrets};
+use crate::config::secrets;
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::lifecycle::{self, LifeError, Server};
 use crate::log;
 use crate::prepare::{self, PrepareError, Prepared};
+use crate::stats::{Stats, StatsError};
+use crate::tls::{Certificate, Keeper, Reloader, TlsError};
 
 /// Why a server did not start or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,12 @@ pub(crate) enum ServeError {
     /// Something that root prepares failed.
     #[error("{0}")]
     Prepare(#[from] PrepareError),
+    /// The certificate cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// The metrics could not be set up.
+    #[error("{0}")]
+    Stats(#[from] StatsError),
     /// The zygote did not start.
     #[error("the zygote did not start: {0}")]
     Zygote(String),
@@ -90,10 +98,23 @@ fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
+    let stats = Stats::install()?;
+    let tls = tls(&config)?;
     let (prepared, _lock) = prepare::prepare(&config)?;
     let zygote = zygote(&config, &prepared)?;
     privilege::drop_to(prepared.account.uid, prepared.account.gid).map_err(ServeError::Privilege)?;
-    live(config, secrets, prepared, zygote)
+    live(Server { config, secrets, prepared, zygote, stats, tls })
+}
+
+/// Reads the certificate, where there is one; whatever is wrong with it is told before anything starts.
+fn tls(config: &Config) -> Result<Option<Reloader>, TlsError> {
+    let Some(files) = config.tls() else { return Ok(None) };
+    let mut keeper = Keeper::start(&files)?;
+    let pair = keeper.read()?;
+    if pair.exposed {
+        tracing::warn!("the file of tls.key can be read by everybody; chmod 600 it");
+    }
+    Ok(Some(Reloader { keeper, certificate: Certificate::new(files, &pair)? }))
 }
 
 fn zygote(config: &Config, prepared: &Prepared) -> Result<Zygote, ServeError> {
@@ -112,7 +133,8 @@ fn zygote(config: &Config, prepared: &Prepared) -> Result<Zygote, ServeError> {
 }
 
 /// The unprivileged part.
-fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: Zygote) -> Result<(), ServeError> {
+fn live(server: Server) -> Result<(), ServeError> {
+    let Server { config, prepared, .. } = &server;
     // By the main thread, which lives as long as the process: the child dies with the thread that started it.
     let mut postgres = match &config.database_url {
         Some(_) => None,
@@ -128,7 +150,6 @@ fn live(config: Config, secrets: ConfiguredSecrets, prepared: Prepared, zygote: 
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    let server = Server { config, secrets, prepared, zygote };
     let result = runtime.block_on(lifecycle::run(server, &mut postgres));
     // What is left are blocking jobs (unpacking an archive) that nobody waits for.
     runtime.shutdown_background();

@@ -33,18 +33,31 @@ check() {
 have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
 have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; }
 
+have_node() { PATH=/usr/local/bin:/usr/bin:/bin node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null; }
 # The tests' own: environments for packages from PyPI, and a clock that can be set.
 have_venv() { /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; }
 have_faketime() { compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
+have_perl() { /usr/bin/perl -MJSON::PP -e 1 2>/dev/null; }
 
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
+    have_node || echo nodejs
     have_venv || echo python3-venv
     have_faketime || echo libfaketime
+    have_perl || echo perl
     command -v cc >/dev/null || echo gcc libc6-dev
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    command -v openssl >/dev/null || echo openssl
+    command -v slowhttptest >/dev/null || echo slowhttptest
     command -v setpriv >/dev/null || echo util-linux
     command -v useradd >/dev/null || echo passwd
+}
+
+# What only the tests need: the peers of tests/peers come from npm and PyPI.
+missing_for_tests() {
+    command -v npm >/dev/null || echo nodejs npm
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 }
 
 # Installs packages with both of Debian's switches against starting services held down, and released afterwards.
@@ -70,7 +83,10 @@ release() {
 
 install() {
     local packages
-    packages=$(missing | xargs)
+    packages=$({
+        missing
+        [ "${1:-}" != tests ] || missing_for_tests
+    } | xargs)
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null || fail "missing: $packages" \
         "Install them by your distribution's means (the names are Debian's), then try again."
@@ -79,10 +95,11 @@ install() {
     install_quietly $packages
     have_postgres || fail "no initdb in /usr/lib/postgresql/*/bin or PATH" "apt-get install postgresql"
     have_python || fail "/usr/bin/python3 is older than 3.9 or missing" "apt-get install python3"
+    have_node || fail "node in /usr/local/bin or /usr/bin is older than 18 or missing" "apt-get install nodejs"
 }
 
 case "${1:-}" in
 check) check ;;
-install) install ;;
-*) fail "usage: tests/setup.sh check | install" ;;
+install) install "${2:-}" ;;
+*) fail "usage: tests/setup.sh check | install [tests]" ;;
 esac

@@ -1,19 +1,18 @@
 #!/bin/bash
-# Full-size runs that CI cannot hold: `tests/verify.sh crash`, `tests/verify.sh cron`. Each writes its table, with the commit, to docs/verify/.
+# Full-size runs that CI cannot hold: `tests/verify.sh NAME [MODULE]` runs a module of tests/it at full size and writes its table, with the commit, to docs/verify/NAME.md.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
-name=${1:?usage: tests/verify.sh crash | cron}
+name=${1:?usage: tests/verify.sh NAME [MODULE OF THE TESTS]}
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
-case "$name" in
-cron) # The oracles write the table; the rest has to be right, in full size.
+# The oracles of the schedules write that table; the rest of it has to be right, in full size.
+if [ "$name" = cron ]; then
     timeout 20m cargo test --locked -p runlet-triggers --test oracles -- --nocapture --test-threads=1
-    ;;
-esac
-timeout 60m cargo test --locked --test it "$name::" -- --nocapture --test-threads=2
+fi
+timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture
 
 mkdir -p docs/verify
 changed=''

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{DeliveryId, InvocationId, TriggerId};
+use crate::trace::Trace;
 
 /// The door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseKind {
     /// A call through the REST API or the CLI.
@@ -45,7 +47,7 @@ impl CauseKind {
 /// Why an invocation exists, as the code sees it in `context.cause`.
 ///
 /// Headers that carry credentials are never in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cause {
     /// The door.
     pub kind: CauseKind,
@@ -64,12 +66,42 @@ pub struct Cause {
     /// The event in the one shape that all forges share, where an adapter made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalised: Option<serde_json::Value>,
+    /// The trace it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
 }
 
 impl Cause {
     /// A cause of `kind` with nothing else known.
     #[must_use]
     pub const fn of_kind(kind: CauseKind) -> Self {
-        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None }
+        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None, trace: None }
+    }
+    /// The facts of the event as variables for programs: `sha` becomes `RUNLET_EVENT_SHA`.
+    pub fn event_variables(&self) -> impl Iterator<Item = (String, String)> {
+        let facts = self.normalised.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+        facts.filter_map(|(name, value)| {
+            let value = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            Some((format!("RUNLET_EVENT_{}", name.to_ascii_uppercase()), value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_the_event_become_variables() {
+        let normalised = serde_json::json!({"ref": "refs/heads/main", "pull_request": 7, "more": {}});
+        let cause = Cause { normalised: Some(normalised), ..Cause::of_kind(CauseKind::Webhook) };
+        let variables: Vec<_> = cause.event_variables().collect();
+        let expected = [("RUNLET_EVENT_PULL_REQUEST", "7"), ("RUNLET_EVENT_REF", "refs/heads/main")];
+        assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(Cause::of_kind(CauseKind::Http).event_variables().count(), 0);
     }
 }

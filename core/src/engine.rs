@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use crate::cause::Cause;
 use crate::clock::Timestamp;
@@ -97,6 +98,24 @@ pub struct Reply {
     pub content_type: Cow<'static, str>,
 }
 
+/// What one who calls is given of a result that comes in pieces, while the code still runs.
+#[derive(Debug, Clone)]
+pub enum ResultPiece {
+    /// The result begins: there will be pieces.
+    Begins {
+        /// The invocation it made.
+        invocation: InvocationId,
+        /// The execution that answers.
+        execution: ExecutionId,
+        /// Content type of the whole.
+        content_type: &'static str,
+    },
+    /// The next bytes of it.
+    Bytes(Bytes),
+    /// That was all, and the execution is on record as a success. If this does not come, something has failed.
+    Ends,
+}
+
 /// What is wanted of a leased sandbox.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -135,7 +154,7 @@ pub struct Command {
 }
 
 /// Which stream a piece of output came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
@@ -196,7 +215,7 @@ pub struct LogPiece {
 }
 
 /// Why an invocation waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// State of the invocation.
     pub state: InvocationState,
@@ -205,7 +224,7 @@ pub struct Explanation {
 }
 
 /// What the host has for sandboxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Capacity {
     /// Memory for sandboxes, bytes.
     pub memory_total: u64,
@@ -213,6 +232,8 @@ pub struct Capacity {
     pub memory_used: u64,
     /// Sandboxes that exist.
     pub sandboxes: u32,
+    /// Of them, those that wait for their next call.
+    pub parked: u32,
     /// Sandboxes that may exist at most.
     pub sandboxes_max: u32,
     /// Calls that wait for a sandbox.
@@ -283,6 +304,11 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Runs once, now, and returns the result. Never run again by itself.
     fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply>;
+
+    /// Like [`Engine::call`]; a result that comes in pieces goes to `pieces` as it comes, and whoever takes them slowly
+    /// slows the code down. One who drops the verb or the receiver ends nothing that has begun; once the first piece is
+    /// there, the verb should be dropped: what it would tell comes as a piece, too.
+    fn call_in_pieces(&self, invocation: NewInvocation, pieces: mpsc::Sender<ResultPiece>) -> Verb<'_, Reply>;
 
     /// Waits until the invocation is terminal or `patience` is over, and returns its state.
     fn wait<'a>(&'a self, namespace: &'a Namespace, id: InvocationId, patience: Duration) -> Verb<'a, InvocationState>;

@@ -7,11 +7,12 @@
 //! No state is left once it is terminal. The store guards the same edges in SQL.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::outcome::OutcomeKind;
 
 /// State of an execution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutionState {
     /// On record; a sandbox is being found or made for it.
@@ -106,7 +107,7 @@ impl std::fmt::Display for ExecutionState {
 }
 
 /// How the sandbox of an execution came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StartKind {
     /// Created for this execution.
@@ -127,7 +128,7 @@ impl StartKind {
 }
 
 /// What an execution used, as far as it is known. Unknown is `None`, never a guess.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// CPU time of the whole sandbox during the execution, microseconds. Known for fresh sandboxes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,7 +139,7 @@ pub struct Usage {
 }
 
 /// What was left of a sandbox after its end: the audited post-condition of "kill means gone".
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Remains {
     /// Processes still alive in its cgroup.
     pub processes: u32,

@@ -73,6 +73,15 @@ macro_rules! id {
             }
         }
 
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                let rule = concat!("`", $prefix, "_` and the base32 of a UUIDv7: ids sort by the time they were made");
+                crate::schema::text(rule, concat!("^", $prefix, "_[0-9a-z]{26}$"))
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}_{}", $prefix, encode(self.0))

@@ -1,9 +1,10 @@
 //! The invocation: "run this once".
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// State of an invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvocationState {
     /// Accepted, and kept back until somebody lets it go.

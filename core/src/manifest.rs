@@ -4,19 +4,23 @@
 //! are in `runlet-runtimes`, those that need the operator's configuration (may it use this secret?) are in the server.
 
 mod check;
-mod check_cron;
 mod cron;
-
-pub use cron::{CronTrigger, Misfire, Overlap};
+mod field;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::limits::Limits;
-use crate::name::{FunctionName, HookPath, SecretName};
+use crate::name::{FunctionName, SecretName};
 use crate::unit::ByteSize;
+
+pub use cron::{CronTrigger, Misfire, Overlap};
+pub use field::{BadPath, FieldPath, FieldValue};
+pub use webhook::{AdapterKind, WebhookTrigger};
 
 /// Name of the file in the function's directory.
 pub const FILE: &str = "function.toml";
@@ -27,18 +31,33 @@ pub const FILE: &str = "function.toml";
 pub enum RuntimeKind {
     /// A function in a Python module, in a process that serves many calls.
     Python,
+    /// A function in a Node.js module, in a process that serves many calls.
+    Node,
     /// One process per invocation: event on stdin, result on stdout.
     Exec,
+    /// An executable of the user's that speaks the frames of descriptor 3, as python's and node's runners do.
+    Custom,
 }
 
 impl RuntimeKind {
+    /// Every runtime, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Exec, Self::Custom];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Python => "python",
+            Self::Node => "node",
             Self::Exec => "exec",
+            Self::Custom => "custom",
         }
+    }
+
+    /// Whether a process of it stays in its sandbox and serves one call after another.
+    #[must_use]
+    pub const fn stays(self) -> bool {
+        !matches!(self, Self::Exec)
     }
 
     /// Memory that the runtime itself needs before any code of the user runs.
@@ -46,22 +65,20 @@ impl RuntimeKind {
     pub const fn floor(self) -> ByteSize {
         match self {
             Self::Python => ByteSize::mib(24),
-            Self::Exec => ByteSize::mib(4),
+            Self::Node => ByteSize::mib(32),
+            Self::Exec | Self::Custom => ByteSize::mib(4),
         }
     }
 
     /// The reset policy when the function names none.
     #[must_use]
     pub const fn default_reset(self) -> Reset {
-        match self {
-            Self::Python => Reset::Warm,
-            Self::Exec => Reset::Fresh,
-        }
+        if self.stays() { Reset::Warm } else { Reset::Fresh }
     }
 }
 
 /// What happens to a sandbox between two invocations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.
@@ -156,44 +173,6 @@ impl<'de> Deserialize<'de> for EnvValue {
     }
 }
 
-/// Which adapter verifies and reads a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AdapterKind {
-    /// GitHub's `X-Hub-Signature-256`.
-    Github,
-    /// A hex HMAC-SHA256 of the raw body in `X-Signature-256` (with or without `sha256=`).
-    Hmac,
-}
-
-impl AdapterKind {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Github => "github",
-            Self::Hmac => "hmac",
-        }
-    }
-}
-
-/// A webhook trigger: which deliveries on a path become invocations of the function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WebhookTrigger {
-    /// Path below `/hooks/{namespace}/`.
-    pub path: HookPath,
-    /// Who verifies the signature and reads the event's name.
-    pub adapter: AdapterKind,
-    /// The signing secret.
-    pub secret: SecretName,
-    /// Events it wants; empty means all.
-    #[serde(default)]
-    pub events: Vec<String>,
-    /// Branches it wants (of push and pull request events); empty means all. `*` stands for any run of characters.
-    #[serde(default)]
-    pub branches: Vec<String>,
-}
-
 /// A trigger as the manifest declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -211,7 +190,7 @@ pub struct Manifest {
     pub name: FunctionName,
     /// How its code is run.
     pub runtime: RuntimeKind,
-    /// python: `module.function`; exec: path of the executable in the directory.
+    /// python: `module.function`; node: `module.export`; exec and custom: path of the executable in the directory.
     pub handler: String,
     /// The root file system; `host` is the only one yet.
     pub image: String,
@@ -221,6 +200,9 @@ pub struct Manifest {
     pub reset: Reset,
     /// Most executions at a time.
     pub max_concurrency: u32,
+    /// Most calls at a time in one sandbox.
+    #[serde(default = "one")]
+    pub concurrency: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
     /// When the history of its synchronous calls is on disk.
@@ -230,6 +212,11 @@ pub struct Manifest {
     pub env: BTreeMap<String, EnvValue>,
     /// Its triggers.
     pub triggers: Vec<TriggerSpec>,
+}
+
+/// What manifests mean that were stored before they could say it.
+const fn one() -> u32 {
+    1
 }
 
 /// A manifest that breaks a rule.
@@ -281,12 +268,34 @@ mod tests {
         }
     }
 
+    fn hook(rest: &str) -> String {
+        error(&format!("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\n{rest}"))
+    }
+
     #[test]
     fn a_short_manifest_gets_the_defaults() {
         let manifest = Manifest::parse(HEAD).expect("it is valid");
         assert_eq!(manifest.limits, Limits::default());
         assert_eq!(manifest.reset, Reset::Warm);
-        assert_eq!(manifest.max_concurrency, 10);
+        assert_eq!((manifest.max_concurrency, manifest.concurrency), (10, 1));
+    }
+
+    #[test]
+    fn a_manifest_that_was_stored_before_concurrency_reads_as_one() {
+        let mut stored = serde_json::to_value(Manifest::parse(HEAD).expect("it is valid")).expect("it serialises");
+        stored.as_object_mut().expect("it is an object").remove("concurrency");
+        assert_eq!(serde_json::from_value::<Manifest>(stored).expect("it reads back").concurrency, 1);
+    }
+
+    #[test]
+    fn runtimes_that_stay_may_be_warm_and_shared() {
+        for runtime in ["python", "node", "custom"] {
+            let text = HEAD.replace("python", runtime) + "concurrency = 8\nmemory = \"128MiB\"\n";
+            let manifest = Manifest::parse(&text).expect("it is valid");
+            assert_eq!((manifest.reset, manifest.concurrency), (Reset::Warm, 8), "{runtime}");
+        }
+        let exec = HEAD.replace("python", "exec") + "concurrency = 2\n";
+        assert!(Manifest::parse(&exec).is_err_and(|error| error.key == "concurrency"));
     }
 
     #[test]
@@ -318,9 +327,16 @@ mod tests {
             secret = "gh-hook"
             events = ["push"]
             branches = ["main"]
+            match = { "repository.full_name" = "o/r" }
+            [[trigger]]
+            type = "webhook"
+            path = "open"
+            adapter = "none"
+            public = true
+            match = { object.kind = ["a", "b*"], "labels.id" = 7, draft = false }
         "#;
         let manifest = Manifest::parse(text).expect("it is valid");
-        assert_eq!(manifest.triggers.len(), 1);
+        assert_eq!(manifest.triggers.len(), 2);
         assert_eq!(manifest.env.len(), 2);
         // As the ledger keeps it.
         let stored = serde_json::to_value(&manifest).expect("it serialises");
@@ -337,6 +353,9 @@ mod tests {
                 error("timeout = \"10sec\"\n"),
                 error("memory = \"32MiB\"\n"),
                 error("reset = \"fork\"\n"),
+                error("concurrency = 0\n"),
+                error("concurrency = 60\n"),
+                error("concurrency = 2\nreset = \"fresh\"\n"),
                 error("cpu = 0\n"),
                 error("image = \"alpine\"\n"),
                 error("[env]\nRUNLET_X = \"1\"\n"),
@@ -351,7 +370,17 @@ mod tests {
                 error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\njitter = \"2d\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\npath = \"x\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"hmac\"\nsecret = \"s\"\nzone = \"UTC\"\n"),
-                error("[[trigger]]\ntype = \"webhook\"\nmatch = { \"repository.full_name\" = \"o/r\" }\n"),
+                hook("adapter = \"bitbucket\"\nsecret = \"s\"\n"),
+                hook("adapter = \"none\"\n"),
+                hook("adapter = \"none\"\npublic = false\n"),
+                hook("adapter = \"none\"\npublic = true\nsecret = \"s\"\n"),
+                hook("adapter = \"gitlab\"\nsecret = \"s\"\npublic = true\n"),
+                hook("adapter = \"gitlab\"\nsecret = \"s\"\nevents = [\"Push Hook\"]\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { \"a..b\" = \"x\" }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = 1.5 }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [] }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [[1]] }\n"),
+                hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a.b = 1, \"a.b\" = 2 }\n"),
                 error("= 3"),
             ]
             .join("\n")

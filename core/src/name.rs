@@ -17,6 +17,10 @@ const PATH: &str =
     "use 1 to 8 segments of a-z, 0-9, -, _ and . joined by /, at most 200 characters, no segment `.` or `..`";
 const DIGEST: &str = "use `sha256:` and 64 characters of 0-9 a-f";
 
+const DNS_PATTERN: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+const PATH_PATTERN: &str = "^[a-z0-9._-]+(/[a-z0-9._-]+){0,7}$";
+const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
+
 fn dns_label(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(ok) && !text.starts_with('-') && !text.ends_with('-')
@@ -34,7 +38,7 @@ fn digest(text: &str) -> bool {
 }
 
 macro_rules! name {
-    ($($(#[$doc:meta])* $name:ident: $what:literal, $check:ident, $rule:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $what:literal, $check:ident, $rule:ident, $pattern:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, sqlx::Type)]
         #[sqlx(transparent)]
@@ -62,6 +66,14 @@ macro_rules! name {
             }
         }
 
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                crate::schema::text($rule, $pattern)
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -86,15 +98,17 @@ macro_rules! name {
 
 name! {
     /// Who owns a row. `default` always exists.
-    Namespace: "namespace", dns_label, DNS_LABEL;
+    Namespace: "namespace", dns_label, DNS_LABEL, DNS_PATTERN;
     /// A function, unique in its namespace.
-    FunctionName: "function name", dns_label, DNS_LABEL;
+    FunctionName: "function name", dns_label, DNS_LABEL, DNS_PATTERN;
+    /// A name that points at revisions of one function, unique among its aliases.
+    AliasName: "alias", dns_label, DNS_LABEL, DNS_PATTERN;
     /// A secret as functions name it; the operator's `[secrets]` says where it is.
-    SecretName: "secret name", dns_label, DNS_LABEL;
+    SecretName: "secret name", dns_label, DNS_LABEL, DNS_PATTERN;
     /// The part of a webhook URL after `/hooks/{namespace}/`.
-    HookPath: "hook path", hook_path, PATH;
+    HookPath: "hook path", hook_path, PATH, PATH_PATTERN;
     /// `sha256:<hex>` of a revision's normalised archive and settings.
-    RevisionDigest: "revision", digest, DIGEST;
+    RevisionDigest: "revision", digest, DIGEST, DIGEST_PATTERN;
 }
 
 impl Namespace {

@@ -1,9 +1,10 @@
 //! How an execution ended.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The kind of an outcome; the words are stored, shown and matched everywhere as [`OutcomeKind::as_str`] gives them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
     /// The code returned a result.
@@ -74,7 +75,7 @@ impl std::fmt::Display for OutcomeKind {
 }
 
 /// How an execution ended, with what there is to tell about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Outcome {
     /// The kind.
     pub kind: OutcomeKind,
@@ -90,7 +91,7 @@ pub struct Outcome {
 }
 
 /// An error as the code raised it, or as runlet tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 pub struct ErrorDetail {
     /// Type of the exception, or a word of runlet's own.
     #[serde(rename = "type")]

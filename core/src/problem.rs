@@ -1,9 +1,10 @@
 //! The stable error codes: one for the API's problem documents, the CLI's exit code and the page in `docs/errors/`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A stable error code. Its text never changes; its HTTP status and the CLI's exit code belong to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request is understood and breaks a rule.
@@ -42,13 +43,15 @@ pub enum Code {
     StoreDown,
     /// The disk is nearly full.
     DiskLow,
+    /// It was changed since the caller looked, or is there where it must not be: `If-Match` or `If-None-Match` does not hold.
+    PreconditionFailed,
     /// A fault of runlet itself.
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Invalid,
         Self::BadJson,
         Self::BadSignature,
@@ -67,6 +70,7 @@ impl Code {
         Self::SandboxLost,
         Self::StoreDown,
         Self::DiskLow,
+        Self::PreconditionFailed,
         Self::Internal,
     ];
 
@@ -91,6 +95,7 @@ impl Code {
             Self::SandboxLost => ("sandbox_lost", 503, 25),
             Self::StoreDown => ("store_down", 503, 26),
             Self::DiskLow => ("disk_low", 503, 27),
+            Self::PreconditionFailed => ("precondition_failed", 412, 28),
             Self::Internal => ("internal", 500, 70),
         }
     }
@@ -153,7 +158,7 @@ impl std::fmt::Display for Code {
 }
 
 /// A problem document (RFC 9457) as the API sends it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The stable code.
     pub code: Code,

@@ -3,9 +3,13 @@
 //! Owns the limits of the host and of each function; refuses to know what a sandbox is: it hands out a parked one as
 //! the handle `T` under which it was parked. Dropping a handle tells that sandbox to leave.
 
+mod lot;
+#[cfg(test)]
+mod sharing_tests;
 mod state;
 #[cfg(test)]
 mod tests;
+mod want;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,12 +19,24 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use state::{Arrival, Book, Effects, Place};
-pub(crate) use state::{Bounds, FunctionKey, SandboxKey, Want};
+pub(crate) use want::{Bounds, FunctionKey, SandboxKey, Want};
+
+/// What a sandbox is handed out as.
+pub(crate) trait Handle: Sized {
+    /// What serves those who share a sandbox.
+    type Rest: std::fmt::Debug;
+
+    /// A handle on a sandbox that is to be shared and is still to be made.
+    fn open() -> (Self, Self::Rest);
+
+    /// One more handle on such a sandbox.
+    fn share(&self) -> Self;
+}
 
 type Answer<T> = oneshot::Sender<Grant<T>>;
 
 #[derive(Debug)]
-struct Shared<T> {
+struct Shared<T: Handle> {
     book: Mutex<Book<T, Answer<T>>>,
     bounds: Bounds,
     freed: Notify,
@@ -28,9 +44,9 @@ struct Shared<T> {
 
 /// The gate. Cheap to clone.
 #[derive(Debug)]
-pub(crate) struct Admission<T>(Arc<Shared<T>>);
+pub(crate) struct Admission<T: Handle>(Arc<Shared<T>>);
 
-impl<T> Clone for Admission<T> {
+impl<T: Handle> Clone for Admission<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -67,35 +83,46 @@ pub(crate) enum Refused {
 
 /// The right to run one execution of a function now; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<T> {
+pub(crate) struct Turn<T: Handle> {
     key: Option<FunctionKey>,
     shared: Arc<Shared<T>>,
 }
 
 /// Room for one sandbox on the host; to be dropped when that sandbox is gone.
 #[derive(Debug)]
-pub(crate) struct Room<T> {
+pub(crate) struct Room<T: Handle> {
     number: u64,
     memory: u64,
     shared: Arc<Shared<T>>,
 }
 
+/// A place in a sandbox that several share; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot<T: Handle> {
+    room: u64,
+    shared: Arc<Shared<T>>,
+}
+
 /// Where to run.
 #[derive(Debug)]
-pub(crate) enum Seat<T> {
+pub(crate) enum Seat<T: Handle> {
     /// In the sandbox that was parked under this handle.
     Parked(T),
     /// In a new sandbox.
     New(Room<T>),
+    /// In a sandbox that others are in.
+    Shared(T, Slot<T>),
+    /// In a new sandbox, into which others may come.
+    Opening(Room<T>, T::Rest, T, Slot<T>),
 }
 
 #[derive(Debug)]
-struct Grant<T> {
+struct Grant<T: Handle> {
     turn: Turn<T>,
     seat: Seat<T>,
 }
 
-impl<T> Drop for Turn<T> {
+impl<T: Handle> Drop for Turn<T> {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
             self.shared.change(|book| ((), book.end_turn(key)));
@@ -103,13 +130,19 @@ impl<T> Drop for Turn<T> {
     }
 }
 
-impl<T> Drop for Room<T> {
+impl<T: Handle> Drop for Room<T> {
     fn drop(&mut self) {
         self.shared.change(|book| ((), book.end_room(self.number, self.memory)));
     }
 }
 
-impl<T> Room<T> {
+impl<T: Handle> Drop for Slot<T> {
+    fn drop(&mut self) {
+        self.shared.change(|book| ((), book.end_slot(self.room)));
+    }
+}
+
+impl<T: Handle> Room<T> {
     /// Names it to [`Admission::unpark`].
     pub(crate) const fn number(&self) -> u64 {
         self.number
@@ -125,7 +158,7 @@ impl<T> Room<T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T: Handle> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Book<T, Answer<T>>> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,28 +176,37 @@ impl<T> Shared<T> {
         result
     }
 
+    fn room(self: &Arc<Self>, number: u64, memory: u64) -> Room<T> {
+        Room { number, memory, shared: Arc::clone(self) }
+    }
+
     fn seat(self: &Arc<Self>, place: Place<T>) -> Seat<T> {
         match place {
             Place::Parked(handle) => Seat::Parked(handle),
-            Place::New(number, memory) => Seat::New(Room { number, memory, shared: Arc::clone(self) }),
+            Place::New(number, memory) => Seat::New(self.room(number, memory)),
+            Place::Shared(handle, room) => Seat::Shared(handle, Slot { room, shared: Arc::clone(self) }),
+            Place::Opening(number, memory, handle, rest) => {
+                let slot = Slot { room: number, shared: Arc::clone(self) };
+                Seat::Opening(self.room(number, memory), rest, handle, slot)
+            }
         }
     }
 }
 
 /// Takes a waiter out of the queue when it stops waiting for whatever reason.
-struct Waiting<'a, T> {
+struct Waiting<'a, T: Handle> {
     shared: &'a Arc<Shared<T>>,
     ticket: u64,
 }
 
-impl<T> Drop for Waiting<'_, T> {
+impl<T: Handle> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
         // Nobody waits under the ticket once it was answered: then this changes nothing.
         self.shared.change(|book| book.leave(self.ticket));
     }
 }
 
-impl<T> Admission<T> {
+impl<T: Handle> Admission<T> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let book = Mutex::new(Book::new(bounds));
         Self(Arc::new(Shared { book, bounds, freed: Notify::new() }))
@@ -241,9 +283,10 @@ impl<T> Admission<T> {
         self.0.change(|book| ((), book.park((room.number, room.memory), function, key, handle)));
     }
 
-    /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave.
-    pub(crate) fn unpark(&self, room: u64) -> bool {
-        let (found, handle) = self.0.lock().unpark(room);
+    /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave, or, unless it is `unfit`, is
+    /// in it.
+    pub(crate) fn unpark(&self, room: u64, unfit: bool) -> bool {
+        let (found, handle) = self.0.lock().unpark(room, unfit);
         drop(handle);
         found
     }
@@ -278,6 +321,11 @@ impl<T> Admission<T> {
     /// Executions of the function that run.
     pub(crate) fn running(&self, function: &FunctionKey) -> u32 {
         self.0.lock().running(function)
+    }
+
+    /// Sandboxes that wait for their next execution.
+    pub(crate) fn parked(&self) -> u32 {
+        self.0.lock().parked()
     }
 
     /// Memory promised to sandboxes, sandboxes that exist, waiters.

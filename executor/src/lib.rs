@@ -14,6 +14,7 @@ mod lease;
 mod output;
 mod pool;
 pub mod privilege;
+pub mod probe;
 mod revisions;
 mod road;
 mod rootfs;

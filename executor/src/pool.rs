@@ -2,18 +2,20 @@
 //!
 //! A parked sandbox is owned by a task of its own, its keeper, which watches it, destroys it when it breaks, has been
 //! idle for too long or is told to leave, and otherwise hands it to the execution that asks. The handle under which
-//! [`Admission`] parks it is the way to ask; a dropped handle means that it has to leave.
+//! [`Admission`] parks it is the way to ask; a dropped handle means that it has to leave. A sandbox that several calls share
+//! has a task of its own, too, to which all of its handles lead.
 
 use std::borrow::Borrow;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Admission, FunctionKey, Room, SandboxKey};
+use crate::admission::{self, Admission, FunctionKey, Room, SandboxKey};
 use crate::host::sandbox::{Sandbox, SandboxEnd};
-use crate::session::Session;
+use crate::session::{self, Crew, Launch, Leave, Requests, Session, Ticket};
 
 /// How long the end of a sandbox is waited for by one who wants to know it.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -21,9 +23,14 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the log is told of a sandbox that does not go.
 const STUCK_NOTICE: Duration = Duration::from_secs(60);
 
-/// Asks a keeper for its sandbox.
+/// The way to a sandbox that can be had.
 #[derive(Debug)]
-pub(crate) struct Handle(oneshot::Sender<oneshot::Sender<Warm>>);
+pub(crate) enum Handle {
+    /// Asks a keeper for its sandbox.
+    Whole(oneshot::Sender<oneshot::Sender<Warm>>),
+    /// Leads into a sandbox that is shared.
+    Shared(Ticket),
+}
 
 /// The gate to the sandboxes of this host.
 pub(crate) type Gate = Admission<Handle>;
@@ -40,12 +47,38 @@ pub(crate) struct Warm {
     pub(crate) room: Place,
 }
 
+impl admission::Handle for Handle {
+    type Rest = Requests;
+
+    fn open() -> (Self, Requests) {
+        let (ticket, requests) = session::ticket();
+        (Self::Shared(ticket), requests)
+    }
+
+    fn share(&self) -> Self {
+        match self {
+            Self::Shared(ticket) => Self::Shared(ticket.clone()),
+            // Never handed out by the gate, which shares only what was opened to be shared; it leads nowhere.
+            Self::Whole(_) => Self::open().0,
+        }
+    }
+}
+
 impl Handle {
-    /// The sandbox; `None` if it has ended meanwhile.
+    /// The sandbox; `None` if it has ended meanwhile, or is not to be had for oneself.
     pub(crate) async fn take(self) -> Option<Warm> {
+        let Self::Whole(keeper) = self else { return None };
         let (sender, receiver) = oneshot::channel();
-        self.0.send(sender).ok()?;
+        keeper.send(sender).ok()?;
         receiver.await.ok()
+    }
+
+    /// The way into a sandbox that is shared.
+    pub(crate) fn ticket(self) -> Option<Ticket> {
+        match self {
+            Self::Shared(ticket) => Some(ticket),
+            Self::Whole(_) => None,
+        }
     }
 }
 
@@ -55,18 +88,32 @@ pub(crate) struct Pool {
     gate: Gate,
     tasks: TaskTracker,
     idle: Duration,
+    ended: CancellationToken,
 }
 
 impl Pool {
-    /// A pool behind `gate` whose keepers are tasks of `tasks`, and which keeps a sandbox for `idle` at most.
-    pub(crate) const fn new(gate: Gate, tasks: TaskTracker, idle: Duration) -> Self {
-        Self { gate, tasks, idle }
+    /// A pool behind `gate` whose keepers are tasks of `tasks`, and which keeps a sandbox for `idle` at most. `ended` ends
+    /// starts of shared sandboxes that are under way.
+    pub(crate) const fn new(gate: Gate, tasks: TaskTracker, idle: Duration, ended: CancellationToken) -> Self {
+        Self { gate, tasks, idle, ended }
+    }
+
+    /// Serves all who come into a sandbox that is shared, and destroys it when nobody does any more.
+    pub(crate) fn share(&self, sandbox: Sandbox, room: Place, launch: Launch, requests: Requests) {
+        let (pool, number) = (self.clone(), room.number());
+        let crew = Crew { launch, idle: self.idle, ended: self.ended.clone() };
+        self.tasks.spawn(async move {
+            let leave = |why| pool.gate.unpark(number, why == Leave::Unfit);
+            let sandbox = crew.serve(sandbox, requests, leave).await;
+            tracing::debug!(sandbox.id = sandbox.name(), "a shared sandbox ends");
+            pool.bury(sandbox, room).await;
+        });
     }
 
     /// Keeps a sandbox for the next execution of its revision.
     pub(crate) fn park(&self, warm: Warm, function: FunctionKey, key: SandboxKey) {
         let (handle, demand) = oneshot::channel();
-        self.gate.park(&warm.room, function, key, Handle(handle));
+        self.gate.park(&warm.room, function, key, Handle::Whole(handle));
         self.tasks.spawn(self.clone().keep(warm, demand));
     }
 
@@ -74,12 +121,12 @@ impl Pool {
         let asked = tokio::select! {
             biased;
             () = warm.session.idle() => {
-                self.gate.unpark(warm.room.number());
+                self.gate.unpark(warm.room.number(), false);
                 None
             }
             asked = &mut demand => asked.ok(),
             // Somebody may have taken the handle a moment ago, and will ask right away.
-            () = sleep(self.idle) => if self.gate.unpark(warm.room.number()) { None } else { (&mut demand).await.ok() },
+            () = sleep(self.idle) => if self.gate.unpark(warm.room.number(), false) { None } else { (&mut demand).await.ok() },
         };
         let warm = match asked {
             Some(asker) => match asker.send(warm) {

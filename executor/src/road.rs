@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use runlet_core::metric::{self, Stage};
 use runlet_core::name::Namespace;
 use runlet_core::store::ledger::{CallStart, Finish, Ledger};
 use runlet_core::store::log::Chunk;
@@ -59,6 +60,7 @@ impl Road {
         patience: Option<Duration>,
         give_up: &CancellationToken,
     ) -> Result<bool, StoreError> {
+        let _timed = metric::timed(Stage::Record);
         let until = patience.map(|patience| Instant::now() + patience);
         let mut pause = PAUSES.0;
         loop {

@@ -111,7 +111,7 @@ impl Layout {
             make_dir(&private, 0o700)?;
         }
         self.make_skeleton()?;
-        for runtime in [RuntimeKind::Python, RuntimeKind::Exec] {
+        for runtime in RuntimeKind::ALL {
             let directory = self.runner(runtime);
             make_dir(&directory, 0o755)?;
             for (name, content) in runlet_runtimes::runner_files(runtime) {

@@ -10,11 +10,16 @@ pub(crate) fn word(headers: &Headers, header: &'static str) -> Result<Option<Str
     let Some(value) = headers.one(header)? else {
         return Ok(None);
     };
-    if (1..=LONGEST).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_word(value) {
         Ok(Some(value.to_owned()))
     } else {
         Err(Refusal::Header(format!("header {header} does not hold 1 to {LONGEST} visible ASCII characters")))
     }
+}
+
+/// Whether `text` could be a name or an id.
+pub(crate) fn is_word(text: &str) -> bool {
+    (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

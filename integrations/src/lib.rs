@@ -4,11 +4,16 @@
 //! ([`Adapter::read`]); nothing outside this crate knows a forge's header or field. Reporting back to a forge and
 //! the drivers of CI runners will live beside them, in the same modules.
 
+mod forge;
 mod github;
+mod gitlab;
 mod hmac;
 mod label;
 mod loose;
+mod plain;
+mod public;
 mod signature;
+mod standard;
 
 use runlet_core::manifest::AdapterKind;
 use runlet_triggers::webhook::Adapter;
@@ -18,6 +23,9 @@ use runlet_triggers::webhook::Adapter;
 pub fn adapter(kind: AdapterKind) -> &'static dyn Adapter {
     match kind {
         AdapterKind::Github => &github::Github,
+        AdapterKind::Gitlab => &gitlab::Gitlab,
+        AdapterKind::StandardWebhooks => &standard::Standard,
         AdapterKind::Hmac => &hmac::Generic,
+        AdapterKind::None => &public::Public,
     }
 }

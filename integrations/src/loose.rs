@@ -28,6 +28,27 @@ pub(crate) struct Text(pub(crate) Option<String>);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number(pub(crate) Option<u64>);
 
+/// A text or a truth, for fields that senders use for both; anything else is absent.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Scalar {
+    pub(crate) text: Option<String>,
+    pub(crate) truth: Option<bool>,
+}
+
+/// `true` or `false`; anything else is absent.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Truth(pub(crate) Option<bool>);
+
+/// The first element of an array, where that is an object; anything else is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct First<T>(pub(crate) Option<T>);
+
+impl<T> Default for First<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
 /// An object; anything else is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
@@ -47,6 +68,13 @@ trait Want: Sized {
     fn number(_: u64) -> Self::Out {
         Self::Out::default()
     }
+    fn truth(_: bool) -> Self::Out {
+        Self::Out::default()
+    }
+    fn array<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Self::Out, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::Out::default())
+    }
     fn object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self::Out, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Self::Out::default())
@@ -61,8 +89,8 @@ impl<'de, W: Want> Visitor<'de> for Any<W> {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<W::Out, E> {
-        Ok(W::Out::default())
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<W::Out, E> {
+        Ok(W::truth(truth))
     }
     fn visit_i64<E: Error>(self, _: i64) -> Result<W::Out, E> {
         Ok(W::Out::default())
@@ -79,9 +107,8 @@ impl<'de, W: Want> Visitor<'de> for Any<W> {
     fn visit_unit<E: Error>(self) -> Result<W::Out, E> {
         Ok(W::Out::default())
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<W::Out, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(W::Out::default())
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<W::Out, A::Error> {
+        W::array(seq)
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<W::Out, A::Error> {
         W::object(map)
@@ -102,6 +129,32 @@ impl Want for Number {
     }
 }
 
+impl Want for Scalar {
+    type Out = Self;
+    fn text(text: &str) -> Self {
+        Self { text: Text::text(text).0, truth: None }
+    }
+    fn truth(truth: bool) -> Self {
+        Self { text: None, truth: Some(truth) }
+    }
+}
+
+impl Want for Truth {
+    type Out = Self;
+    fn truth(truth: bool) -> Self {
+        Self(Some(truth))
+    }
+}
+
+impl<T: for<'de> Deserialize<'de>> Want for First<T> {
+    type Out = Self;
+    fn array<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Self, A::Error> {
+        let first: Option<Object<T>> = seq.next_element()?;
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self(first.and_then(|Object(first)| first)))
+    }
+}
+
 impl<T: for<'de> Deserialize<'de>> Want for Object<T> {
     type Out = Self;
     fn object<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
@@ -116,6 +169,24 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any::<Self>(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any::<Self>(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Truth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any::<Self>(PhantomData))
+    }
+}
+
+impl<'de, T: for<'a> Deserialize<'a>> Deserialize<'de> for First<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Any::<Self>(PhantomData))
     }
@@ -140,6 +211,8 @@ mod tests {
         text: Text,
         number: Number,
         inner: Object<Inner>,
+        first: First<Inner>,
+        truth: Truth,
     }
 
     #[derive(Debug, Default, PartialEq, serde::Deserialize)]
@@ -152,21 +225,28 @@ mod tests {
     fn every_type_is_survived_and_only_the_right_one_is_taken() {
         for value in [
             json!(null),
-            json!(true),
             json!(-1),
             json!(1.5),
+            json!([]),
             json!([1, {"a": []}]),
             json!("a\u{0}"),
             json!("x".repeat(1001)),
         ] {
-            let sample =
-                Sample::deserialize(json!({"text": value, "number": value, "inner": value, "more": value})).unwrap();
+            let sample = Sample::deserialize(
+                json!({"text": value, "number": value, "inner": value, "first": value, "truth": value}),
+            )
+            .unwrap();
             assert_eq!(sample, Sample::default(), "{value}");
         }
-        let sample = Sample::deserialize(json!({"text": "é", "number": 7, "inner": {"text": 1}})).unwrap();
+        let sample = Sample::deserialize(json!({
+            "text": "é", "number": 7, "inner": {"text": 1}, "first": [{"text": "a"}, {}], "truth": true,
+        }))
+        .unwrap();
         assert_eq!(sample.text.0.as_deref(), Some("é"));
         assert_eq!(sample.number.0, Some(7));
         assert_eq!(sample.inner.0, Some(Inner::default()));
+        assert_eq!(sample.first.0, Some(Inner { text: Text(Some("a".to_owned())) }));
+        assert_eq!(sample.truth.0, Some(true));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub(crate) enum Prefix {
     Optional,
 }
 
+/// A secret for HMAC can be anything but nothing.
+pub(crate) fn not_empty(secret: &Secret) -> Result<(), String> {
+    if secret.expose().is_empty() { Err("is empty".to_owned()) } else { Ok(()) }
+}
+
 /// Checks that `header` holds the signature of the raw body under `secret`.
 pub(crate) fn check(
     request: &Request<'_>,
@@ -27,8 +32,8 @@ pub(crate) fn check(
     secret: &Secret,
 ) -> Result<(), Refusal> {
     let refuse = |text: String| Err(Refusal::Signature(text));
-    if secret.expose().is_empty() {
-        return refuse("the hook's secret is empty".to_owned());
+    if let Err(what) = not_empty(secret) {
+        return refuse(format!("the hook's secret {what}"));
     }
     let value = match request.headers.all(header) {
         [] => return refuse(format!("header {header} is missing; sign the raw body with HMAC-SHA256")),
@@ -79,6 +84,7 @@ pub(crate) fn sign(secret: &str, body: &[u8]) -> String {
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
+    use runlet_core::clock;
     use runlet_triggers::webhook::Headers;
 
     use super::*;
@@ -88,7 +94,7 @@ mod tests {
     fn ask(signatures: &[&str], prefix: Prefix, secret: &str, body: &[u8]) -> Result<(), String> {
         let headers: Headers = signatures.iter().map(|value| (HEADER, *value)).collect();
         let body = Bytes::copy_from_slice(body);
-        let request = Request { headers: &headers, body: &body };
+        let request = Request { headers: &headers, body: &body, at: clock::now() };
         check(&request, HEADER, prefix, &Secret::new(secret)).map_err(|refusal| refusal.to_string())
     }
 

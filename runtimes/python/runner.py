@@ -20,14 +20,26 @@ MAX_FRAME = 1 << 20
 HELLO, WELCOME, INIT, READY, INIT_ERROR, INVOKE, DATA, LOG, RESULT, ERROR, CANCEL, BYE = range(1, 13)
 END = 1
 EX_SOFTWARE = 70
-# Characters of a message and of a trace. JSON makes at most 6 bytes of one: both together fit into one frame.
-TEXT_MAX = 1 << 16
 
 PID = getpid()
+HERE = __file__.rpartition("/")[0]
+parts = {}
 from_json = JSONDecoder().decode
 to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 JSON_HEAD = b'{"content_type":"application/json"}'
 BYTES_HEAD = b'{"content_type":"application/octet-stream"}'
+
+
+def part(name):
+    """A part of the runner that not every call needs; no name that the code could import."""
+    if name not in parts:
+        path = f"{HERE}/{name}.py"
+        module = type(sys)(f"<runlet {name}>")
+        module.__file__ = path
+        with open(path, "rb") as source:
+            exec(compile(source.read(), path, "exec"), module.__dict__)
+        parts[name] = module
+    return parts[name]
 
 
 class ProtocolError(Exception):
@@ -48,6 +60,9 @@ class Cause:
 
 class Context:
     """All that is known of a call except its event, as attributes."""
+
+    # Whether nobody wants the result any more; only told where calls share the process.
+    cancelled = False
 
     def __init__(self, facts):
         self.namespace = self.function = self.revision = self.invocation = self.execution = None
@@ -131,6 +146,22 @@ class Channel:
         """One frame that stands for itself."""
         self.send(HEADER.pack(len(body), kind, END if call else 0, 0, call) + body)
 
+    def begin(self, call, head):
+        """The head of a result that comes in pieces."""
+        self.send(HEADER.pack(len(head), RESULT, 0, 0, call) + head)
+
+    def piece(self, call, body, end=0):
+        """A piece of such a result."""
+        view = memoryview(body)
+        at = 0
+        while True:
+            data = view[at : at + MAX_FRAME]
+            at += MAX_FRAME
+            last = at >= len(view)
+            self.send(HEADER.pack(len(data), DATA, end if last else 0, 0, call) + data)
+            if last:
+                return
+
     def result(self, call, head, body):
         """The result of a call, in one write where it is small."""
         size = len(body)
@@ -182,65 +213,12 @@ def leave_if_forked(problem=None):
         leave(0 if problem is None else 1)
 
 
-def clean(text):
-    """`text` as something that every JSON reader takes: no lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def trace_lines(problem, code):
-    """The traceback, reduced to what starts in the user's code."""
-    from traceback import TracebackException
-
-    told = TracebackException(type(problem), problem, problem.__traceback__)
-    links, seen = [told], set()
-    while links:
-        link = links.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
-        frames = [frame for frame in link.stack if not frame.filename.startswith("<frozen importlib")]
-        own = os.path.abspath(__file__)
-        if frames and os.path.abspath(frames[0].filename) == own:
-            first = next((at for at, f in enumerate(frames) if f.filename.startswith(code)), len(frames))
-            frames = frames[first:]
-        link.stack[:] = frames
-        links += [link.__cause__, link.__context__]
-    lines = [line for text in told.format() for line in clean(text).splitlines()]
-    kept, room = [], TEXT_MAX - 100
-    for line in reversed(lines):
-        line = line[:4000]
-        room -= len(line) + 1
-        if room < 0:
-            kept.append(f"  ... {len(lines) - len(kept)} more lines ...")
-            break
-        kept.append(line)
-    return kept[::-1]
-
-
-def describe(problem, code):
-    """The body of an error frame: what was raised, and where."""
-    try:
-        message = clean(str(problem))[:TEXT_MAX]
-    except BaseException:
-        message = "(the exception cannot be turned into text)"
-    try:
-        trace = trace_lines(problem, code)
-    except BaseException:
-        trace = ["(the traceback cannot be turned into text)"]
-    return error(type(problem).__name__, message, trace)
-
-
 def tell_problem(channel, kind, call, problem, code):
     """Answers with what the code raised, behind everything that it has printed."""
     leave_if_forked(problem)
-    told = describe(problem, code)
+    told = part("problem").describe(problem, code)
     flush()
     channel.tell(kind, call, told)
-
-
-def error(kind, message, trace=()):
-    """The body of an error frame."""
-    return to_json({"type": clean(kind)[:200], "message": message, "trace": list(trace)}).encode("utf-8")
 
 
 def load(handler, code):
@@ -257,7 +235,7 @@ def load(handler, code):
     function = getattr(module, name, None)
     if callable(function):
         flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        if flags & 0x80:  # async def: its import belongs to the start, not to the first call
+        if flags & 0x280:  # async def: its import belongs to the start, not to the first call
             import asyncio  # noqa: F401
         return function
     if function is not None:
@@ -304,32 +282,43 @@ def encoded(value):
         return JSON_HEAD, JSONEncoder(allow_nan=False, separators=(",", ":")).encode(value).encode("ascii")
 
 
-def serve(channel, function, code, call, head, body):
+def serve(channel, function, code, call, head, body, context=None):
     """Runs one call and answers it."""
     try:
         event = event_of(head["body"], body)
     except Exception as problem:
-        channel.tell(ERROR, call, error(type(problem).__name__, f"Python cannot read this event: {problem}"))
+        told = part("problem").error(type(problem).__name__, f"Python cannot read this event: {problem}")
+        channel.tell(ERROR, call, told)
         return
     del body
     try:
-        value = function(event, Context(head["context"]))
+        context = context or Context(head["context"])
+        value = function(event, context)
         if hasattr(type(value), "__await__"):
             value = wait_for(value)
+        if hasattr(type(value), "__next__") or hasattr(type(value), "__anext__"):
+            part("pieces").pour(channel, call, value, context, leave_if_forked)
+            return
     except SystemExit as stop:
         leave_as_told(stop)
     except BaseException as problem:
         tell_problem(channel, ERROR, call, problem, code)
         return
     leave_if_forked()
+    give(channel, call, value)
+
+
+def give(channel, call, value):
+    """Answers with what the handler returned."""
     try:
         content, result = encoded(value)
     except Exception as problem:
-        message = clean(str(problem))[:1000]
-        told = error(
+        told = part("problem")
+        message = told.clean(str(problem))[:1000]
+        told = told.error(
             type(problem).__name__,
             f"what the handler returned is not JSON: {message}; "
-            "return dict, list, str, int, finite float, bool, None, or bytes",
+            "return dict, list, str, int, finite float, bool, None, bytes, or an iterator of such",
         )
         flush()
         channel.tell(ERROR, call, told)
@@ -349,9 +338,9 @@ def prepare():
 
 
 def start(channel):
-    """Shakes hands and loads the handler; returns it with the directory of the code."""
+    """Shakes hands and loads the handler; returns it, the directory of the code, and how many calls may run at a time."""
     version = "python %d.%d.%d" % sys.version_info[:3]
-    channel.tell(HELLO, 0, to_json({"versions": [1], "features": [], "runtime": version}).encode("ascii"))
+    channel.tell(HELLO, 0, to_json({"versions": [1], "features": ["concurrency"], "runtime": version}).encode("ascii"))
     chosen = channel.expect(WELCOME).get("version")
     if chosen != 1:
         raise ProtocolError(f"version {chosen}")
@@ -373,7 +362,7 @@ def start(channel):
     leave_if_forked()
     flush()
     channel.tell(READY, 0, b"{}")
-    return function, code
+    return function, code, init.get("concurrency", 1)
 
 
 def main():
@@ -381,7 +370,9 @@ def main():
     channel = Channel()
     try:
         prepare()
-        function, code = start(channel)
+        function, code, concurrency = start(channel)
+        if concurrency > 1:
+            part("shared").run(sys.modules[__name__], channel, function, code)
         while True:
             kind, end, call, body = channel.receive()
             if kind == BYE:

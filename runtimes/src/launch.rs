@@ -1,11 +1,12 @@
 //! What has to be started in a sandbox so that a function can be called.
 //!
-//! It knows the paths inside the sandbox and the two runtimes; it does not know how a process gets there.
+//! It knows the paths inside the sandbox and the runtimes; it does not know how a process gets there.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use runlet_core::manifest::{Manifest, RuntimeKind};
+use runlet_core::unit::ByteSize;
 use serde_json::json;
 
 /// Where the code of the revision is in the sandbox.
@@ -14,14 +15,29 @@ pub const CODE_DIR: &str = "/var/task";
 /// Where the files of [`runner_files`] are in the sandbox.
 pub const RUNNER_DIR: &str = "/run/runlet";
 
-const PYTHON_RUNNER: &[u8] = include_bytes!("../python/runner.py");
+/// Python's runner, and the parts of it that are read when they are needed.
+const PYTHON: &[(&str, &[u8])] = &[
+    ("runner.py", include_bytes!("../python/runner.py")),
+    ("problem.py", include_bytes!("../python/problem.py")),
+    ("pieces.py", include_bytes!("../python/pieces.py")),
+    ("shared.py", include_bytes!("../python/shared.py")),
+];
+
+/// Node's runner and its parts.
+const NODE: &[(&str, &[u8])] = &[
+    ("runner.js", include_bytes!("../node/runner.js")),
+    ("channel.js", include_bytes!("../node/channel.js")),
+    ("load.js", include_bytes!("../node/load.js")),
+    ("problem.js", include_bytes!("../node/problem.js")),
+];
 
 /// The files that a runtime needs in [`RUNNER_DIR`], by name.
 #[must_use]
 pub fn runner_files(kind: RuntimeKind) -> &'static [(&'static str, &'static [u8])] {
     match kind {
-        RuntimeKind::Python => &[("runner.py", PYTHON_RUNNER)],
-        RuntimeKind::Exec => &[],
+        RuntimeKind::Python => PYTHON,
+        RuntimeKind::Node => NODE,
+        RuntimeKind::Exec | RuntimeKind::Custom => &[],
     }
 }
 
@@ -55,10 +71,21 @@ impl fmt::Debug for Launch {
 /// What to start for the function that `manifest` describes; `env` is its environment with the secrets looked up.
 #[must_use]
 pub fn launch(manifest: &Manifest, env: &BTreeMap<String, String>) -> Launch {
-    match manifest.runtime {
-        RuntimeKind::Python => python(manifest, env),
-        RuntimeKind::Exec => exec(manifest, env),
-    }
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let (argv, whole) = match manifest.runtime {
+        // The function's own environment goes by the init frame, not by the process: an interpreter that is started ahead
+        // of time gets it later in the same way.
+        RuntimeKind::Python => (text(&["/usr/bin/python3", "-I", "-B", "/run/runlet/runner.py"]), base_env()),
+        RuntimeKind::Node => (node_argv(manifest.limits.memory), base_env()),
+        RuntimeKind::Exec | RuntimeKind::Custom => {
+            let mut whole = base_env();
+            whole.extend(env.iter().map(|(name, value)| (name.clone(), value.clone())));
+            (vec![format!("{CODE_DIR}/{}", manifest.handler.trim_start_matches("./"))], whole)
+        }
+    };
+    let channel = manifest.runtime.stays();
+    let init = if channel { init(manifest, env) } else { serde_json::Value::Null };
+    Launch { argv, env: whole, cwd: CODE_DIR.to_owned(), channel, init }
 }
 
 /// The environment that every program in a sandbox has.
@@ -67,37 +94,30 @@ fn base_env() -> BTreeMap<String, String> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The function's own environment goes by the init frame, not by the process: an interpreter that is started ahead of
-/// time gets it later in the same way.
-fn python(manifest: &Manifest, env: &BTreeMap<String, String>) -> Launch {
-    let limits = &manifest.limits;
-    let timeout_ms = u64::try_from(limits.timeout.0.as_millis()).unwrap_or(u64::MAX);
-    let argv = ["/usr/bin/python3", "-I", "-B", "/run/runlet/runner.py"];
-    Launch {
-        argv: argv.map(str::to_owned).to_vec(),
-        env: base_env(),
-        cwd: CODE_DIR.to_owned(),
-        channel: true,
-        init: json!({
-            "handler": manifest.handler,
-            "code": CODE_DIR,
-            "env": env,
-            "limits": { "memory": limits.memory.0, "tmp": limits.tmp.0, "timeout_ms": timeout_ms },
-        }),
-    }
+/// Left alone, node lets garbage grow as if all of the host's memory were its own, and is killed for that. The heap may
+/// have all of the sandbox's memory: whoever fills it meets the sandbox's limit first, and that is told as what it is.
+fn node_argv(memory: ByteSize) -> Vec<String> {
+    let mib = memory.0 >> 20;
+    let young = (mib / 64).clamp(1, 16);
+    vec![
+        "node".to_owned(),
+        format!("--max-old-space-size={mib}"),
+        format!("--max-semi-space-size={young}"),
+        format!("{RUNNER_DIR}/runner.js"),
+    ]
 }
 
-fn exec(manifest: &Manifest, env: &BTreeMap<String, String>) -> Launch {
-    let mut whole = base_env();
-    whole.extend(env.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let handler = manifest.handler.trim_start_matches("./");
-    Launch {
-        argv: vec![format!("{CODE_DIR}/{handler}")],
-        env: whole,
-        cwd: CODE_DIR.to_owned(),
-        channel: false,
-        init: serde_json::Value::Null,
-    }
+/// What a runner is told first.
+fn init(manifest: &Manifest, env: &BTreeMap<String, String>) -> serde_json::Value {
+    let limits = &manifest.limits;
+    let timeout_ms = u64::try_from(limits.timeout.0.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "handler": manifest.handler,
+        "code": CODE_DIR,
+        "env": env,
+        "limits": { "memory": limits.memory.0, "tmp": limits.tmp.0, "timeout_ms": timeout_ms },
+        "concurrency": manifest.concurrency,
+    })
 }
 
 #[cfg(test)]
@@ -125,8 +145,27 @@ mod tests {
             json!({
                 "handler": "main.handle", "code": "/var/task", "env": {"HOME": "/var/task", "TOKEN": "hush"},
                 "limits": {"memory": 134_217_728, "tmp": 16_777_216, "timeout_ms": 10_000},
+                "concurrency": 1,
             })
         );
+    }
+
+    #[test]
+    fn node_is_told_how_much_memory_there_is() {
+        let launch = launch(&manifest("node", "main.handler"), &env());
+        let argv = ["node", "--max-old-space-size=128", "--max-semi-space-size=2", "/run/runlet/runner.js"];
+        assert_eq!(launch.argv, argv);
+        assert!(launch.channel && !launch.env.contains_key("TOKEN"));
+        assert_eq!(launch.init["env"]["TOKEN"], "hush");
+    }
+
+    #[test]
+    fn custom_gets_it_both_ways() {
+        let launch = launch(&manifest("custom", "bin/runner"), &env());
+        assert_eq!(launch.argv, ["/var/task/bin/runner"]);
+        assert!(launch.channel);
+        assert_eq!(launch.env.get("TOKEN").map(String::as_str), Some("hush"));
+        assert_eq!(launch.init["env"]["TOKEN"], "hush");
     }
 
     #[test]
@@ -141,7 +180,7 @@ mod tests {
 
     #[test]
     fn no_value_of_a_variable_is_ever_shown() {
-        for runtime in ["python", "exec"] {
+        for runtime in ["python", "node", "exec", "custom"] {
             let shown = format!("{:?}", launch(&manifest(runtime, "main.handle"), &env()));
             assert!(!shown.contains("hush"), "{shown}");
         }

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod frame;
+pub mod host;
 pub mod launch;
 
 pub use launch::runner_files;

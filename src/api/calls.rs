@@ -1,18 +1,24 @@
 //! Calling a function: wait for the result, or have it accepted and go.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use runlet_core::cause::{Cause, CauseKind};
-use runlet_core::engine::{DedupKey, NewInvocation, Reply, Submission};
-use runlet_core::name::FunctionName;
-use runlet_core::problem::Code;
+use runlet_core::engine::{Accepted, DedupKey, NewInvocation, Reply, Submission};
+use runlet_core::id::InvocationId;
+use runlet_core::name::{BadName, FunctionName, RevisionDigest};
+use runlet_core::problem::{Code, Problem};
+use runlet_core::target::{Target, Which};
 use serde::Serialize;
 use serde::de::IgnoredAny;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::errors::ApiError;
 use super::input::Input;
-use crate::http::reply;
+use super::streamed;
+use crate::http::{front, reply};
 
 /// Largest payload.
 const PAYLOAD: usize = 25 << 20;
@@ -22,16 +28,38 @@ const KEY: usize = 200;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
-const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
+pub(super) const INVOCATION: HeaderName = HeaderName::from_static("runlet-invocation");
+pub(super) const EXECUTION: HeaderName = HeaderName::from_static("runlet-execution");
 const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
 
-/// `POST /v1/functions/{name}/invocations`
+/// Call a function
+///
+/// The body is the event. The answer is the result itself; `Runlet-Invocation`, `Runlet-Execution` and `Runlet-Outcome` say
+/// what ran. A function that failed is a problem document.
+#[utoipa::path(
+    post,
+    path = "/v1/functions/{name}/invocations",
+    tag = "calls",
+    params(
+        ("name" = String, Path, description = "`NAME`, `NAME@ALIAS` or `NAME@sha256:...`", pattern = "^[a-z0-9-]{1,63}(@[a-z0-9:-]{1,71})?$"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: have it queued, and do not wait"),
+        ("Idempotency-Key" = Option<String>, Header, description = "With `respond-async`: a repeat gets the first invocation", max_length = 200)
+    ),
+    request_body(content = Option<Vec<u8>>, content_type = "application/json", description = "The event, 25 MiB at most; any content type"),
+    responses(
+        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Vec<u8>),
+        (status = 202, description = "It is queued", body = AcceptedBody),
+        (status = 404, description = "There is no such function, alias or revision", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Somebody cancelled it", body = Problem, content_type = "application/problem+json"),
+        (status = 502, description = "The function failed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "The function ran longer than its timeout", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn call(name: String, mut input: Input) -> Result<Response, ApiError> {
     // The body first, whatever else is wrong: a client that is cut off while it sends does not read the answer.
     let body = input.body(PAYLOAD).await?;
     input.query(&[])?;
-    let function = FunctionName::new(name).map_err(|error| ApiError::invalid(error.to_string()))?;
+    let target: Target = name.parse().map_err(|error: BadName| ApiError::invalid(error.to_string()))?;
     let respond_async = input.header(PREFER).is_some_and(wants_async);
     let key = idempotency_key(&input, respond_async)?;
     let content_type = input.header(CONTENT_TYPE).map(str::to_owned);
@@ -39,12 +67,14 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
         serde_json::from_slice::<IgnoredAny>(&body.bytes)
             .map_err(|error| ApiError::new(Code::BadJson, format!("the body is not JSON: {error}")))?;
     }
+    let revision = revision(&input, &target).await?;
+    let function = target.function;
     let invocation = NewInvocation {
         namespace: input.namespace().clone(),
         dedup: key.map(|key| DedupKey { scope: format!("api/{function}"), key }),
         function,
-        revision: None,
-        cause: Cause::of_kind(CauseKind::Http),
+        revision,
+        cause: Cause { trace: front::trace(&input.headers), ..Cause::of_kind(CauseKind::Http) },
         payload: body.bytes.clone(),
         content_type,
         priority: 0,
@@ -53,34 +83,63 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
     if respond_async {
         return submit(&input, invocation).await;
     }
-    let result = input.api.engine.call(invocation).await?;
-    drop(body);
-    Ok(replied(result))
+    streamed::answer(Arc::clone(&input.api), invocation, body).await
+}
+
+/// An invocation that is accepted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AcceptedInvocation {
+    id: InvocationId,
+    function: FunctionName,
+    /// Whether its key was known, so that nothing new was queued.
+    repeated: bool,
+}
+
+impl From<Accepted> for AcceptedInvocation {
+    fn from(accepted: Accepted) -> Self {
+        Self { id: accepted.invocation, function: accepted.function, repeated: accepted.repeated }
+    }
+}
+
+/// What an asynchronous call is answered with.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AcceptedBody {
+    invocation: AcceptedInvocation,
+}
+
+/// The revision that a target means; `None`: the current one, whichever that is when it is accepted.
+async fn revision(input: &Input, target: &Target) -> Result<Option<RevisionDigest>, ApiError> {
+    if target.which == Which::Current {
+        return Ok(None);
+    }
+    let current = input.api.store.current(input.namespace(), &target.function).await?;
+    let current = current.ok_or_else(|| ApiError::not_found("function", &target.function))?;
+    match &target.which {
+        Which::Current => Ok(None),
+        Which::Revision(digest) => Ok(Some(digest.clone())),
+        Which::Alias(name) => {
+            let alias = current.alias(name).ok_or_else(|| ApiError::not_found("alias", target))?;
+            Ok(alias.pick().map_err(|error| ApiError::internal(&error))?.cloned())
+        }
+    }
 }
 
 async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Body {
-        id: String,
-        function: FunctionName,
-        repeated: bool,
-    }
     let submission = Submission { delivery: None, invocations: vec![invocation] };
     let submitted = input.api.engine.submit(submission).await?;
     let Some(accepted) = submitted.invocations.into_iter().next() else {
         return Err(ApiError::new(Code::Internal, "the engine accepted nothing; the server's log tells more"));
     };
     let location = format!("/v1/invocations/{}", accepted.invocation);
-    let body = Body { id: accepted.invocation.to_string(), function: accepted.function, repeated: accepted.repeated };
-    let mut response = reply::envelope("invocation", &body);
-    *response.status_mut() = StatusCode::ACCEPTED;
+    let body = AcceptedBody { invocation: accepted.into() };
+    let mut response = reply::json(StatusCode::ACCEPTED, &body);
     reply::set(&mut response, LOCATION, &location);
     response.headers_mut().insert(APPLIED, HeaderValue::from_static("respond-async"));
     Ok(response)
 }
 
 /// The response of a synchronous call: the result itself, or a problem for every outcome but `ok`.
-fn replied(result: Reply) -> Response {
+pub(super) fn replied(result: Reply) -> Response {
     let Reply { invocation, execution, outcome, result, content_type } = result;
     let kind = outcome.kind;
     let mut response = match Code::of_outcome(kind) {
@@ -125,7 +184,7 @@ fn idempotency_key(input: &Input, respond_async: bool) -> Result<Option<String>,
 
 #[cfg(test)]
 mod tests {
-    use runlet_core::id::{ExecutionId, InvocationId};
+    use runlet_core::id::ExecutionId;
     use runlet_core::outcome::{Outcome, OutcomeKind};
 
     use super::*;

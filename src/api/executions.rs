@@ -3,20 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::StatusCode;
+use hyper::header::{ACCEPT, HeaderName, HeaderValue};
 use runlet_core::cause::CauseKind;
 use runlet_core::engine::{LogRead, Stream};
 use runlet_core::execution::ExecutionState;
-use runlet_core::id::ExecutionId;
-use runlet_core::store::execution::ExecutionFilter;
+use runlet_core::id::{ExecutionId, InvocationId};
+use runlet_core::name::FunctionName;
+use runlet_core::problem::Problem;
+use runlet_core::store::execution::{Execution, ExecutionFilter};
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::Api;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
+use super::{Api, stream};
 use crate::http::reply;
 
 /// Longest wait for output of one request.
@@ -36,11 +41,52 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("executions").and(list.or(show).unify().or(logs).unify()).boxed()
 }
 
+/// A page of executions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExecutionPage {
+    executions: Vec<Execution>,
+    /// What goes into `before` for the next page; missing on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// An execution.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExecutionBody {
+    execution: Execution,
+}
+
+/// Whether a client asks for server-sent events; whoever takes anything gets bytes.
+fn wants_events(accept: &str) -> bool {
+    accept.split(',').any(|part| {
+        let media = part.split(';').next().unwrap_or_default().trim();
+        media.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
 fn checked(id: &str) -> Result<ExecutionId, ApiError> {
     id.parse().map_err(|error: runlet_core::id::BadId| ApiError::invalid(error.to_string()))
 }
 
-async fn list(input: Input) -> Result<Response, ApiError> {
+/// List executions, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/executions",
+    tag = "history",
+    params(
+        ("function" = Option<FunctionName>, Query, description = "Only of this function"),
+        ("invocation" = Option<InvocationId>, Query, description = "Only of this invocation"),
+        ("state" = Option<ExecutionState>, Query, description = "Only in this state"),
+        ("cause" = Option<CauseKind>, Query, description = "Only those that came in by this door"),
+        ("since" = Option<String>, Query, description = "Only since a moment, or so long ago", example = "1h"),
+        ("before" = Option<ExecutionId>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "At most so many; 100 unless given", minimum = 1, maximum = 1000)
+    ),
+    responses(
+        (status = 200, description = "A page", body = ExecutionPage)
+    )
+)]
+pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["function", "invocation", "state", "cause", "since", "before", "limit"])?;
     let limit = query.limit(100, 1000)?;
     let filter = ExecutionFilter {
@@ -56,27 +102,66 @@ async fn list(input: Input) -> Result<Response, ApiError> {
     let more = executions.len() > limit;
     executions.truncate(limit);
     let next = executions.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(reply::page("executions", &executions, next))
+    Ok(reply::json(StatusCode::OK, &ExecutionPage { executions, next }))
 }
 
-async fn show(id: String, input: Input) -> Result<Response, ApiError> {
+/// Show an execution
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}",
+    tag = "history",
+    params(
+        ("id" = ExecutionId, Path, description = "Id of the execution")
+    ),
+    responses(
+        (status = 200, description = "The execution as it is now", body = ExecutionBody),
+        (status = 404, description = "There is no such execution", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
     let execution = input.api.store.execution(input.namespace(), id).await?;
     let execution = execution.ok_or_else(|| ApiError::not_found("execution", id))?;
-    Ok(reply::envelope("execution", &execution))
+    Ok(reply::json(StatusCode::OK, &ExecutionBody { execution }))
 }
 
-async fn logs(id: String, input: Input) -> Result<Response, ApiError> {
+/// Read the output of an execution, or follow it
+///
+/// With `Accept: text/event-stream` the output comes as events `stdout` and `stderr`, each with its offset and `text` (or
+/// `base64`, where it is not UTF-8), and last `end`. A reader that was cut off goes on with `Last-Event-ID`.
+#[utoipa::path(
+    get,
+    path = "/v1/executions/{id}/logs",
+    tag = "history",
+    params(
+        ("id" = ExecutionId, Path, description = "Id of the execution"),
+        ("stream" = Option<Stream>, Query, description = "Which stream; `stdout` unless given, both for events"),
+        ("offset" = Option<u64>, Query, description = "From which byte on"),
+        ("limit" = Option<u32>, Query, description = "At most so many bytes; 1 MiB unless given", minimum = 1, maximum = 4194304),
+        ("wait" = Option<String>, Query, description = "Wait for the first byte, at most so long; 30 s at most", example = "10s"),
+        ("Last-Event-ID" = Option<String>, Header, description = "With events: go on behind this one")
+    ),
+    responses(
+        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream"))),
+        (status = 204, description = "With events: the last one was sent before"),
+        (status = 404, description = "There is no such execution", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn logs(id: String, input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["stream", "offset", "limit", "wait"])?;
     let execution = checked(&id)?;
-    let stream = query.word("stream", &[Stream::Stdout, Stream::Stderr], Stream::as_str)?.unwrap_or(Stream::Stdout);
+    let stream = query.word("stream", &[Stream::Stdout, Stream::Stderr], Stream::as_str)?;
     let offset = query.read::<u64>("offset")?.unwrap_or(0);
     if i64::try_from(offset).is_err() {
         return Err(ApiError::invalid("query key `offset`: no stream is that long"));
     }
     let limit = query.limit(1 << 20, PIECE)?;
     let patience = query.wait(WAIT)?;
+    if input.header(ACCEPT).is_some_and(wants_events) {
+        return stream::follow(input, execution, stream, offset).await;
+    }
+    let stream = stream.unwrap_or(Stream::Stdout);
     let read = LogRead { execution, stream, offset, limit, patience };
     let engine = &input.api.engine;
     let piece = match input.until_stopping(patience, engine.logs(input.namespace(), read)).await {

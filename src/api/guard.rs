@@ -17,7 +17,7 @@ use warp::reply::Response;
 use super::auth;
 use super::errors::ApiError;
 use super::input::Admitted;
-use super::routes::{self, Found};
+use super::routes::{self, Access, Found};
 use super::{Api, filter};
 use crate::http::body::discard;
 use crate::http::front::{self, RoutePattern};
@@ -39,8 +39,8 @@ impl Guard {
 
     /// Answers a request.
     pub(crate) async fn answer(self, request: Request<Incoming>, peer: Peer) -> Response {
-        let method = request.method().clone();
-        front::pass(&self.api.ids, method, self.enter(request, peer)).await
+        let (method, trace) = (request.method().clone(), front::trace(request.headers()));
+        front::pass(&self.api.ids, method, trace, self.enter(request, peer)).await
     }
 
     async fn enter(&self, mut request: Request<Incoming>, peer: Peer) -> Response {
@@ -56,7 +56,11 @@ impl Guard {
                 return refuse(request, &error, Some(&allow)).await;
             }
         };
-        let admitted = auth::admit(&self.api.store, &self.api.tokens, request.headers(), peer, route.access).await;
+        let access = match route.access {
+            Access::Operator if self.api.metrics_public => Access::Anyone,
+            access => access,
+        };
+        let admitted = auth::admit(&self.api.store, &self.api.tokens, request.headers(), peer, access).await;
         let mut response = match admitted {
             Ok(caller) => {
                 let query = request.uri().query().unwrap_or_default().to_owned();

@@ -7,14 +7,16 @@ use hyper::header::{HeaderMap, HeaderName};
 use runlet_core::engine::Accepted;
 use runlet_core::id::DeliveryId;
 use runlet_core::name::{HookPath, Namespace};
-use runlet_core::problem::Code;
+use runlet_core::problem::{Code, Problem};
 use runlet_triggers::webhook::{Answer, Headers, Incoming, Refused};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::Api;
+use super::calls::AcceptedInvocation;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use crate::http::{Peer, reply};
@@ -25,6 +27,25 @@ const BODY: usize = 25 << 20;
 const DELIVERY: HeaderName = HeaderName::from_static("runlet-delivery");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// A delivery that starts nothing.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HookIgnored {
+    delivery: DeliveryId,
+    /// Why nothing runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<String>,
+    /// It is a ping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ping: Option<bool>,
+}
+
+/// A delivery that is on record with what it starts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HookAccepted {
+    delivery: DeliveryId,
+    invocations: Vec<AcceptedInvocation>,
+}
+
 pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("hooks")
         .and(warp::post())
@@ -34,7 +55,27 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-async fn receive(tail: String, mut input: Input) -> Result<Response, ApiError> {
+/// Receive a webhook
+///
+/// What counts as signed is up to the adapter of the hook.
+#[utoipa::path(
+    post,
+    path = "/hooks/{path}",
+    tag = "hooks",
+    params(
+        ("path" = String, Path, description = "`{path}` is a hook of namespace `default`; `{namespace}/{path}` one of another namespace, or with slashes in its path")
+    ),
+    request_body(content = Vec<u8>, content_type = "application/json", description = "The event as the sender signed it, 25 MiB at most"),
+    responses(
+        (status = 200, description = "Verified, and nothing runs: a ping, or no trigger wants it", body = HookIgnored),
+        (status = 202, description = "On record, and the invocations are queued", body = HookAccepted),
+        (status = 401, description = "The signature is missing or wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such hook", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Its functions were changed in this moment", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "It is signed, and not what the adapter can read", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn receive(tail: String, mut input: Input) -> Result<Response, ApiError> {
     let body = input.body(BODY).await?;
     let (namespace, path) = place(&tail).ok_or_else(|| {
         ApiError::new(Code::NotFound, "there is no such hook; its URL is /hooks/{namespace}/{path} or /hooks/{path}")
@@ -43,10 +84,11 @@ async fn receive(tail: String, mut input: Input) -> Result<Response, ApiError> {
     match input.api.receiver.receive(namespace, path, incoming).await {
         Ok(Answer::Accepted { delivery, invocations }) => Ok(accepted(delivery, &invocations)),
         Ok(Answer::Ignored { delivery, reason }) => {
-            Ok(reply::json(StatusCode::OK, &json!({ "delivery": delivery, "ignored": reason })))
+            let body = HookIgnored { delivery, ignored: Some(reason), ping: None };
+            Ok(reply::json(StatusCode::OK, &body))
         }
         Ok(Answer::Pong { delivery }) => {
-            Ok(reply::json(StatusCode::OK, &json!({ "delivery": delivery, "ping": true })))
+            Ok(reply::json(StatusCode::OK, &HookIgnored { delivery, ignored: None, ping: Some(true) }))
         }
         Err(Refused { code, text, delivery }) => {
             let mut response = ApiError::new(code, text).response();
@@ -59,11 +101,8 @@ async fn receive(tail: String, mut input: Input) -> Result<Response, ApiError> {
 }
 
 fn accepted(delivery: DeliveryId, invocations: &[Accepted]) -> Response {
-    let list: Vec<_> = invocations
-        .iter()
-        .map(|one| json!({ "id": one.invocation, "function": one.function, "repeated": one.repeated }))
-        .collect();
-    reply::json(StatusCode::ACCEPTED, &json!({ "delivery": delivery, "invocations": list }))
+    let invocations = invocations.iter().cloned().map(AcceptedInvocation::from).collect();
+    reply::json(StatusCode::ACCEPTED, &HookAccepted { delivery, invocations })
 }
 
 /// `a` is path `a` in `default`; `a/b` and longer is path `b...` in namespace `a`.

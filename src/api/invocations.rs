@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use runlet_core::engine::Explanation;
 use runlet_core::id::InvocationId;
-use runlet_core::problem::Code;
+use runlet_core::problem::{Code, Problem};
 use runlet_core::store::execution::Invocation;
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -34,6 +38,18 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("invocations").and(routes).boxed()
 }
 
+/// An invocation.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InvocationBody {
+    invocation: Invocation,
+}
+
+/// Why an invocation waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExplanationBody {
+    explanation: Explanation,
+}
+
 fn checked(id: &str) -> Result<InvocationId, ApiError> {
     id.parse().map_err(|error: runlet_core::id::BadId| ApiError::invalid(error.to_string()))
 }
@@ -43,7 +59,21 @@ async fn fetch(input: &Input, id: InvocationId) -> Result<Invocation, ApiError> 
     invocation.ok_or_else(|| ApiError::not_found("invocation", id))
 }
 
-async fn show(id: String, input: Input) -> Result<Response, ApiError> {
+/// Show an invocation, or wait for its end
+#[utoipa::path(
+    get,
+    path = "/v1/invocations/{id}",
+    tag = "calls",
+    params(
+        ("id" = InvocationId, Path, description = "Id of the invocation"),
+        ("wait" = Option<String>, Query, description = "Wait until it has ended, at most so long: \"30s\"; 60 s at most", example = "30s")
+    ),
+    responses(
+        (status = 200, description = "The invocation as it is now", body = InvocationBody),
+        (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError> {
     let patience = input.query(&["wait"])?.wait(WAIT)?;
     let id = checked(&id)?;
     if !patience.is_zero() {
@@ -51,10 +81,23 @@ async fn show(id: String, input: Input) -> Result<Response, ApiError> {
         // A server that stops ends the wait early: the state as it is then is an answer too.
         input.until_stopping(patience, waiting).await.transpose()?;
     }
-    Ok(reply::envelope("invocation", &fetch(&input, id).await?))
+    Ok(reply::json(StatusCode::OK, &InvocationBody { invocation: fetch(&input, id).await? }))
 }
 
-async fn result(id: String, input: Input) -> Result<Response, ApiError> {
+/// Fetch what an invocation returned
+#[utoipa::path(
+    get,
+    path = "/v1/invocations/{id}/result",
+    tag = "calls",
+    params(
+        ("id" = InvocationId, Path, description = "Id of the invocation")
+    ),
+    responses(
+        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Vec<u8>),
+        (status = 404, description = "There is no such invocation, or it has no result", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn result(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
     let result = input.api.store.result(input.namespace(), id).await?;
@@ -62,7 +105,20 @@ async fn result(id: String, input: Input) -> Result<Response, ApiError> {
     Ok(reply::bytes(HeaderValue::from_str(&kind).unwrap_or(OCTETS), bytes))
 }
 
-async fn payload(id: String, input: Input) -> Result<Response, ApiError> {
+/// Fetch what an invocation was given
+#[utoipa::path(
+    get,
+    path = "/v1/invocations/{id}/payload",
+    tag = "calls",
+    params(
+        ("id" = InvocationId, Path, description = "Id of the invocation")
+    ),
+    responses(
+        (status = 200, description = "The bytes as received", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn payload(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
     let payload = input.api.store.payload(input.namespace(), id).await?;
@@ -71,13 +127,42 @@ async fn payload(id: String, input: Input) -> Result<Response, ApiError> {
     Ok(reply::bytes(OCTETS, bytes))
 }
 
-async fn explain(id: String, input: Input) -> Result<Response, ApiError> {
+/// Say why an invocation waits
+#[utoipa::path(
+    get,
+    path = "/v1/invocations/{id}/explain",
+    tag = "calls",
+    params(
+        ("id" = InvocationId, Path, description = "Id of the invocation")
+    ),
+    responses(
+        (status = 200, description = "The reason, in one sentence", body = ExplanationBody),
+        (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn explain(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let explanation = input.api.engine.explain(input.namespace(), checked(&id)?).await?;
-    Ok(reply::envelope("explanation", &explanation))
+    Ok(reply::json(StatusCode::OK, &ExplanationBody { explanation }))
 }
 
-async fn cancel(id: String, input: Input) -> Result<Response, ApiError> {
+/// Cancel an invocation
+///
+/// One that waits never starts, one that runs is killed.
+#[utoipa::path(
+    post,
+    path = "/v1/invocations/{id}/cancel",
+    tag = "calls",
+    params(
+        ("id" = InvocationId, Path, description = "Id of the invocation")
+    ),
+    responses(
+        (status = 200, description = "The invocation as it is now", body = InvocationBody),
+        (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended already", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn cancel(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
     let before = input.api.engine.cancel(input.namespace(), id).await?;
@@ -85,5 +170,5 @@ async fn cancel(id: String, input: Input) -> Result<Response, ApiError> {
         let detail = format!("invocation `{id}` is already {before}: there is nothing to cancel");
         return Err(ApiError::new(Code::Conflict, detail));
     }
-    Ok(reply::envelope("invocation", &fetch(&input, id).await?))
+    Ok(reply::json(StatusCode::OK, &InvocationBody { invocation: fetch(&input, id).await? }))
 }

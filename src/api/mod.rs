@@ -6,9 +6,11 @@
 //! The guard fails closed: a request that no row of [`routes::ROUTES`] describes never reaches a handler. Filters only
 //! route; a handler takes an [`input::Input`] and returns a response or an [`errors::ApiError`].
 
+mod aliases;
 mod auth;
 mod calls;
 mod deliveries;
+mod deploy;
 mod errors;
 mod executions;
 mod functions;
@@ -16,8 +18,13 @@ mod guard;
 mod hooks;
 mod input;
 mod invocations;
+mod openapi;
+mod precondition;
 mod query;
+mod revisions;
 mod routes;
+mod stream;
+mod streamed;
 mod system;
 mod tokens;
 mod triggers;
@@ -36,6 +43,7 @@ use warp::reply::Response;
 
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
+use crate::stats::Stats;
 
 pub(crate) use guard::Guard;
 
@@ -65,12 +73,17 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping } = parts;
+        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping, .. } = parts;
+        let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -82,6 +95,8 @@ impl Api {
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            stats,
+            metrics_public,
         })
     }
 }
@@ -103,6 +118,10 @@ pub(crate) struct Parts {
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// What is counted.
+    pub stats: Stats,
+    /// Whether everybody may see it.
+    pub metrics_public: bool,
 }
 
 /// Every route, one path segment a level, so that a request tries few branches.
@@ -120,7 +139,10 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(triggers::filter(api))
             .unify()
             .or(system::capacity_filter(api))
+            .unify()
+            .or(openapi::filter(api))
             .unify(),
     );
-    v1.or(hooks::filter(api)).unify().or(system::health_filter(api)).unify().boxed()
+    let system = system::health_filter(api).or(system::metrics_filter(api)).unify();
+    v1.or(hooks::filter(api)).unify().or(system).unify().boxed()
 }

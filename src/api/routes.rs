@@ -14,6 +14,8 @@ pub(crate) enum Access {
     Signed,
     /// Whoever has this role.
     Role(Role),
+    /// Who may see the figures of the whole server: the operator's people, or everybody if the configuration says so.
+    Operator,
 }
 
 /// A route. In the pattern `{x}` stands for one segment and `{x..}` for one or more.
@@ -48,14 +50,22 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 27] = [
+pub(crate) static ROUTES: [Route; 35] = [
     route(Method::GET, "/healthz", Access::Anyone),
+    route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
+    route(Method::GET, "/v1/openapi.json", Access::Anyone),
     route(Method::GET, "/v1/functions", VIEWER),
     route(Method::GET, "/v1/functions/{name}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}", DEPLOYER),
     route(Method::DELETE, "/v1/functions/{name}", DEPLOYER),
     route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
+    route(Method::GET, "/v1/functions/{name}/revisions", VIEWER),
+    route(Method::POST, "/v1/functions/{name}/rollback", DEPLOYER),
+    route(Method::GET, "/v1/functions/{name}/aliases", VIEWER),
+    route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
+    route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
+    route(Method::DELETE, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
     route(Method::GET, "/v1/invocations/{id}", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
@@ -134,7 +144,8 @@ mod tests {
         let role = |role: Option<Role>, route: &Route| match (route.access, role) {
             (Access::Anyone | Access::Signed, _) => true,
             (Access::Role(need), Some(have)) => have.includes(need),
-            (Access::Role(_), None) => false,
+            (Access::Operator, Some(have)) => have.includes(Role::Viewer),
+            (Access::Role(_) | Access::Operator, None) => false,
         };
         let table: Vec<String> = ROUTES
             .iter()

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use runlet_core::clock;
 use runlet_core::id::TokenId;
-use runlet_core::problem::Code;
+use runlet_core::problem::{Code, Problem};
 use runlet_core::store::token::Token;
 use runlet_core::token::{Role, TokenSecret};
 use runlet_core::unit::Span;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -32,26 +33,72 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path("tokens").and(list.or(create).unify().or(revoke).unify()).boxed()
 }
 
-async fn list(input: Input) -> Result<Response, ApiError> {
-    input.query(&[])?;
-    Ok(reply::envelope("tokens", &input.api.store.tokens(input.namespace()).await?))
+/// List tokens, newest first, without their secrets
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    tag = "server",
+    params(
+        ("before" = Option<TokenId>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "At most so many; 100 unless given", minimum = 1, maximum = 1000)
+    ),
+    responses(
+        (status = 200, description = "A page", body = TokenPage)
+    )
+)]
+pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
+    let query = input.query(&["before", "limit"])?;
+    let (before, limit) = (query.read::<TokenId>("before")?, query.limit(100, 1000)?);
+    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let mut tokens = input.api.store.tokens(input.namespace(), before, rows).await?;
+    let more = tokens.len() > limit;
+    tokens.truncate(limit);
+    let next = tokens.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(reply::json(StatusCode::OK, &TokenPage { tokens, next }))
 }
 
 /// A token that is asked for.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+pub(super) struct TokenWish {
+    /// What to call it: 1 to 64 printable characters.
+    #[schema(min_length = 1, max_length = 64)]
     name: String,
+    /// What it may do.
     role: Role,
+    /// How long it is good: `12h`, `30d`; without it, until it is revoked.
+    #[schema(value_type = Option<String>, example = "30d")]
     expires_in: Option<Span>,
 }
 
-async fn create(mut input: Input) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        token: Token,
-        secret: &'a str,
-    }
+/// A page of tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TokenPage {
+    tokens: Vec<Token>,
+    /// What goes into `before` for the next page; missing on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A token that was made, with its secret.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NewToken<'a> {
+    token: Token,
+    /// Shown this once.
+    secret: &'a str,
+}
+
+/// Make a token
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    tag = "server",
+    request_body(content = TokenWish),
+    responses(
+        (status = 201, description = "The token, and its secret this once", body = NewToken)
+    )
+)]
+pub(super) async fn create(mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let body = input.body(REQUEST).await?;
     let wanted = wanted(&body.bytes)?;
@@ -69,11 +116,11 @@ async fn create(mut input: Input) -> Result<Response, ApiError> {
     let secret = TokenSecret::generate().map_err(|error| ApiError::internal(&error))?;
     let token = input.api.store.create_token(namespace, &wanted.name, wanted.role, &secret, expires_at).await?;
     tracing::info!(token.id = %token.id, token.role = %token.role, namespace = %namespace, "token made");
-    Ok(reply::json(StatusCode::CREATED, &Body { token, secret: secret.expose() }))
+    Ok(reply::json(StatusCode::CREATED, &NewToken { token, secret: secret.expose() }))
 }
 
-fn wanted(body: &[u8]) -> Result<Wanted, ApiError> {
-    let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
+fn wanted(body: &[u8]) -> Result<TokenWish, ApiError> {
+    let wanted: TokenWish = serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() { Code::Invalid } else { Code::BadJson };
         ApiError::new(code, format!("{error}; write {{\"name\": \"...\", \"role\": \"...\", \"expires_in\": \"30d\"}}"))
     })?;
@@ -87,7 +134,20 @@ fn wanted(body: &[u8]) -> Result<Wanted, ApiError> {
     Ok(wanted)
 }
 
-async fn revoke(id: String, input: Input) -> Result<Response, ApiError> {
+/// Revoke a token
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{id}",
+    tag = "server",
+    params(
+        ("id" = TokenId, Path, description = "Id of the token")
+    ),
+    responses(
+        (status = 204, description = "It is refused from now on"),
+        (status = 404, description = "There is no such token that is still good", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn revoke(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id: TokenId = id.parse().map_err(|error: runlet_core::id::BadId| ApiError::invalid(error.to_string()))?;
     let revoked = input.api.store.revoke_token(input.namespace(), id).await?;

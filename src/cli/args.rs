@@ -10,7 +10,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
-use super::{cancel, config, cron, deliveries, deploy, executions, functions, invoke, logs, rm, show, token, triggers};
+use super::{
+    alias, cancel, completions, config, cron, deliveries, deploy, doctor, executions, functions, invoke, logs,
+    revisions, rm, rollback, show, token, triggers, wait,
+};
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
 #[derive(Debug, Parser)]
@@ -34,7 +37,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Server: unix:/path, /path or http://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
+    /// Server: unix:/path, /path, http://host:port or https://host:port [env: RUNLET_HOST] [default: the socket in the data directory]
     #[arg(long, global = true, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Token, rl_...; better in the environment, where `ps` does not show it [env: RUNLET_TOKEN]
@@ -63,6 +66,10 @@ pub(crate) enum Command {
     Config(config::ConfigArgs),
     /// Find out when a schedule fires
     Cron(cron::CronArgs),
+    /// Say what this host offers runlet, what degrades, and what to do about it
+    Doctor(doctor::DoctorArgs),
+    /// Print the completion script for a shell
+    Completions(completions::CompletionsArgs),
 }
 
 /// The verbs that ask a server.
@@ -74,16 +81,24 @@ pub(crate) enum ClientCommand {
     Invoke(invoke::InvokeArgs),
     /// List functions
     Functions(functions::FunctionsArgs),
+    /// List the revisions of a function, newest first
+    Revisions(revisions::RevisionsArgs),
+    /// Point a function at an earlier revision again
+    Rollback(rollback::RollbackArgs),
+    /// Point names at revisions, list and remove them
+    Alias(alias::AliasArgs),
+    /// Remove a function; its history stays
+    Rm(rm::RmArgs),
     /// List executions, newest first
     Executions(executions::ExecutionsArgs),
     /// Print the output of an execution
     Logs(logs::LogsArgs),
     /// Show one invocation, execution or delivery
     Show(show::ShowArgs),
+    /// Wait until an invocation has ended
+    Wait(wait::WaitArgs),
     /// Cancel an invocation: a waiting one never starts, a running one is killed
     Cancel(cancel::CancelArgs),
-    /// Remove a function; its history stays
-    Rm(rm::RmArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
     /// List triggers: hooks and schedules, with the next tick
@@ -145,6 +160,11 @@ fn settle(mut cli: Cli) -> Result<Cli, clap::Error> {
         }
         Command::Config(_) => global.for_clients().map(|option| ("config", option)),
         Command::Cron(_) => global.for_clients().map(|option| ("cron", option)),
+        // It looks at the host, and asks a server if there is one.
+        Command::Doctor(_) => None,
+        Command::Completions(_) => {
+            global.for_clients().or(global.json.then_some("--json")).map(|option| ("completions", option))
+        }
     };
     match foreign {
         None => Ok(cli),
@@ -187,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_shows_how_it_is_used() {
+        fn check(command: &clap::Command, path: &str) {
+            let verbs: Vec<_> = command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
+            if verbs.is_empty() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:") && help.contains("  runlet "), "{path} --help has no example");
+                assert!(command.get_about().is_some(), "{path} does not say what it does");
+            }
+            for verb in verbs {
+                check(verb, &format!("{path} {}", verb.get_name()));
+            }
+        }
+        check(&Cli::command(), "runlet");
+    }
+
+    #[test]
     fn serve_gets_the_data_directory_from_either_side() {
         for line in ["runlet --data-dir /d serve --listen :1", "runlet serve --data-dir /d --listen :1"] {
             let cli = read(line).expect(line);
@@ -217,6 +253,14 @@ mod tests {
             "runlet invoke Bad_Name",
             "runlet invoke a --idempotency-key k",
             "runlet invoke a --content-type text/plain",
+            "runlet invoke a@",
+            "runlet rollback a --to v1",
+            "runlet alias set a current",
+            "runlet alias set a@live",
+            "runlet alias set a@live current=0",
+            "runlet wait dlv_06fcy5swzhp7d2w7k3s6cdyj1m",
+            "runlet completions tcsh",
+            "runlet completions bash --json",
             "runlet logs 12",
             "runlet logs dlv_06fcy5swzhp7d2w7k3s6cdyj1m",
             "runlet executions --since yesterday",

@@ -31,7 +31,7 @@ pub(crate) struct DeliveriesArgs {
 
 /// Lists deliveries, newest first.
 pub(crate) async fn run(session: &Session, args: &DeliveriesArgs) -> Result<(), CliError> {
-    let listing = Listing { key: "deliveries", cursor: Some("before") };
+    let listing = Listing { key: "deliveries", cursor: "before" };
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let call = || Call::get("/v1/deliveries").query_if("path", args.path.as_ref());
     let rows = Rows::fetch(session, listing, limit, call).await?;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use hyper::header::RETRY_AFTER;
 use runlet_core::manifest::ManifestError;
-use runlet_core::name::BadName;
+use runlet_core::name::{BadName, FunctionName};
 use runlet_core::outcome::Outcome;
 use runlet_core::problem::{Code, Problem};
 use runlet_runtimes::archive::PackError;
@@ -29,6 +29,8 @@ const OS_ERROR: u8 = 71;
 const IO_ERROR: u8 = 74;
 const PROTOCOL: u8 = 76;
 const USAGE: u8 = 2;
+/// As `timeout(1)` does.
+const TIME_OVER: u8 = 124;
 
 /// Why a verb did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,38 @@ pub(crate) enum CliError {
         /// How many.
         found: usize,
     },
+    /// No revision of the function, or more than one, is what was named.
+    #[error("`{wanted}` names {} of function `{function}`", if *several { "several revisions" } else { "no revision" })]
+    NoRevision {
+        /// What was typed.
+        wanted: String,
+        /// The function.
+        function: FunctionName,
+        /// Whether there is more than one.
+        several: bool,
+    },
+    /// An invocation that was waited for did not succeed; stdout has said how it ended.
+    #[error("{id} did not succeed")]
+    Ended {
+        /// The invocation.
+        id: String,
+        /// The code of its outcome.
+        code: Code,
+    },
+    /// The time for waiting is over.
+    #[error("{id} is still {state}")]
+    StillRuns {
+        /// The invocation.
+        id: String,
+        /// Its state.
+        state: String,
+    },
+    /// `doctor` found that something is missing; stdout has said what.
+    #[error("runlet cannot run on this host as it is: {missing} of the points above are missing")]
+    Unfit {
+        /// How many points.
+        missing: usize,
+    },
     /// Ctrl-C.
     #[error("interrupted: the call may still run on the server")]
     Interrupted {
@@ -143,7 +177,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Host(_) | Self::Namespace(_) | Self::NotText { .. } => USAGE,
-            Self::Client(ClientError::BadHeader(_)) => USAGE,
+            Self::Client(ClientError::BadHeader(_) | ClientError::Trust(_)) => USAGE,
             Self::Client(_) => UNAVAILABLE,
             Self::Problem { problem, .. } => problem.code.exit_code(),
             Self::StrangeAnswer { .. } => PROTOCOL,
@@ -153,7 +187,10 @@ impl CliError {
             Self::Schedule(_) => Code::Invalid.exit_code(),
             Self::WhichTrigger { .. } => Code::NotFound.exit_code(),
             Self::DataNotJson(_) => Code::BadJson.exit_code(),
-            Self::NothingRan { .. } => Code::NotFound.exit_code(),
+            Self::NothingRan { .. } | Self::NoRevision { .. } => Code::NotFound.exit_code(),
+            Self::Ended { code, .. } => code.exit_code(),
+            Self::StillRuns { .. } => TIME_OVER,
+            Self::Unfit { .. } => UNAVAILABLE,
             Self::Read { .. } => NO_INPUT,
             Self::Interrupted { .. } => 130,
             Self::StdoutClosed => 0,
@@ -166,6 +203,11 @@ impl CliError {
     fn advice(&self) -> Option<String> {
         match self {
             Self::Client(ClientError::Connect { host, source }) => Some(connect_advice(host, source)),
+            Self::Client(ClientError::Unsafe { .. }) => Some(
+                "if the server's certificate is your own authority's, name that in RUNLET_CA_FILE; the name in RUNLET_HOST \
+                 must be one of the certificate's"
+                    .to_owned(),
+            ),
             Self::Client(ClientError::Broken { sent, .. }) if *sent > 1 << 20 => {
                 Some("the server may have refused a body of this size; its log says so".to_owned())
             }
@@ -185,6 +227,11 @@ impl CliError {
             Self::NothingRan { id, .. } => {
                 Some(format!("`runlet logs -f {id}` waits for it, `runlet show {id}` tells more"))
             }
+            Self::NoRevision { function, .. } => Some(format!("`runlet revisions {function}` lists them")),
+            Self::Ended { id, .. } => {
+                Some(format!("`runlet show {id}` tells more, `runlet logs {id}` prints its output"))
+            }
+            Self::StillRuns { id, .. } => Some(format!("`runlet show {id}` tells what it does")),
             Self::Interrupted { function } => Some(format!("`runlet executions --function {function}` shows it")),
             _ => None,
         }
@@ -193,7 +240,7 @@ impl CliError {
     /// Whether the same request may work in a moment: the server restarts, or something is full.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Client(error) => !matches!(error, ClientError::BadHeader(_)),
+            Self::Client(error) => !matches!(error, ClientError::BadHeader(_) | ClientError::Trust(_)),
             Self::Problem { problem, .. } => problem.code.retry_after().is_some(),
             _ => false,
         }
@@ -287,7 +334,7 @@ fn connect_advice(host: &Host, source: &io::Error) -> String {
         (Host::Unix(_), _) => "start a server with `runlet serve` (as root), or name the one you mean: --data-dir or \
                                RUNLET_DATA_DIR, --host or RUNLET_HOST"
             .to_owned(),
-        (Host::Http { .. }, _) => {
+        (Host::Http { .. } | Host::Https { .. }, _) => {
             "check the address in --host or RUNLET_HOST, and that `runlet serve` runs and listens there".to_owned()
         }
     }

@@ -37,7 +37,7 @@ pub(crate) struct ExecutionsArgs {
 
 /// Lists executions, newest first.
 pub(crate) async fn run(session: &Session, args: &ExecutionsArgs) -> Result<(), CliError> {
-    let listing = Listing { key: "executions", cursor: Some("before") };
+    let listing = Listing { key: "executions", cursor: "before" };
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let rows = Rows::fetch(session, listing, limit, || {
         Call::get("/v1/executions")

@@ -22,7 +22,7 @@ pub(crate) struct FunctionsArgs {}
 
 /// Lists all functions of the namespace.
 pub(crate) async fn run(session: &Session, _: &FunctionsArgs) -> Result<(), CliError> {
-    let listing = Listing { key: "functions", cursor: Some("after") };
+    let listing = Listing { key: "functions", cursor: "after" };
     let rows = Rows::fetch(session, listing, usize::MAX, || Call::get("/v1/functions")).await?;
     if session.json {
         return rows.print_json();

@@ -5,6 +5,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use runlet_core::engine::Stream;
@@ -15,7 +17,6 @@ use serde_json::json;
 
 use super::errors::CliError;
 use super::id::RunId;
-use super::invoke::base64;
 use super::session::Session;
 use super::{output, words};
 use crate::client::{Answer, Call};
@@ -167,7 +168,7 @@ impl Reader<'_> {
         if self.session.json {
             let (key, value) = match std::str::from_utf8(bytes) {
                 Ok(text) => ("text", text.to_owned()),
-                Err(_) => ("base64", base64(bytes)),
+                Err(_) => ("base64", STANDARD.encode(bytes)),
             };
             return output::line(&json!({ "stream": stream, "offset": offset, key: value }).to_string());
         }

@@ -6,12 +6,15 @@
 //! ```
 //! stdout carries the answer alone; notes, progress and errors go to stderr. Nothing here touches the store or a sandbox.
 
+mod alias;
 mod args;
 mod cancel;
+mod completions;
 mod config;
 mod cron;
 mod deliveries;
 mod deploy;
+mod doctor;
 mod errors;
 mod executions;
 mod functions;
@@ -20,11 +23,15 @@ mod invoke;
 mod logs;
 mod output;
 mod page;
+mod revision;
+mod revisions;
 mod rm;
+mod rollback;
 mod session;
 mod show;
 mod token;
 mod triggers;
+mod wait;
 mod words;
 
 use std::process::ExitCode;
@@ -50,6 +57,8 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Client(command) => command,
         Command::Config(args) => return config::run(&args, cli.global.json),
         Command::Cron(args) => return cron::run(&args, cli.global.json),
+        Command::Doctor(args) => return doctor::run(&args, &cli.global),
+        Command::Completions(args) => return completions::run(&args),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;
@@ -65,6 +74,10 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError>
         ClientCommand::Executions(args) => executions::run(session, &args).await,
         ClientCommand::Logs(args) => logs::run(session, &args).await,
         ClientCommand::Show(args) => show::run(session, &args).await,
+        ClientCommand::Wait(args) => wait::run(session, &args).await,
+        ClientCommand::Revisions(args) => revisions::run(session, &args).await,
+        ClientCommand::Rollback(args) => rollback::run(session, &args).await,
+        ClientCommand::Alias(args) => alias::run(session, &args).await,
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,

@@ -18,8 +18,8 @@ const PAGE_MAX: usize = 1000;
 pub(crate) struct Listing {
     /// Key of the rows in the answer.
     pub(crate) key: &'static str,
-    /// Parameter that takes the `next` of the page before; `None`: the API gives all in one answer.
-    pub(crate) cursor: Option<&'static str>,
+    /// Parameter that takes the `next` of the page before.
+    pub(crate) cursor: &'static str,
 }
 
 /// Rows, each as the server wrote it.
@@ -40,11 +40,8 @@ impl Rows {
     ) -> Result<Self, CliError> {
         let mut all = Self { listing, rows: Vec::new(), next: None };
         loop {
-            let mut page = call();
-            if let Some(cursor) = listing.cursor {
-                let wanted = limit.saturating_sub(all.rows.len()).min(PAGE_MAX);
-                page = page.query("limit", wanted).query_if(cursor, all.next.as_deref());
-            }
+            let wanted = limit.saturating_sub(all.rows.len()).min(PAGE_MAX);
+            let page = call().query("limit", wanted).query_if(listing.cursor, all.next.as_deref());
             let came = all.take(&session.ask(page).await?.body)?;
             if came == 0 || all.next.is_none() || all.rows.len() >= limit {
                 return Ok(all);
@@ -94,7 +91,7 @@ mod tests {
 
     #[test]
     fn pages_become_one_document_with_the_rows_untouched() {
-        let listing = Listing { key: "functions", cursor: Some("after") };
+        let listing = Listing { key: "functions", cursor: "after" };
         let mut rows = Rows { listing, rows: Vec::new(), next: None };
         assert_eq!(rows.take(br#"{"functions":[{"b":1.50,"a":[ ]}],"next":"x"}"#).expect("a page"), 1);
         assert_eq!(rows.next.as_deref(), Some("x"));
@@ -106,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_page_without_rows_is_not_understood() {
-        let mut rows = Rows { listing: Listing { key: "tokens", cursor: None }, rows: Vec::new(), next: None };
+        let mut rows = Rows { listing: Listing { key: "tokens", cursor: "before" }, rows: Vec::new(), next: None };
         assert!(rows.take(b"{}").is_err());
         assert!(rows.take(b"[]").is_err());
     }

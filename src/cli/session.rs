@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn bad_settings_are_named() {
-        assert!(matches!(resolve(None, &[("RUNLET_HOST", "https://a")]), Err(CliError::Host(BadHost::Tls))));
+        assert!(matches!(resolve(None, &[("RUNLET_HOST", "https://a/b")]), Err(CliError::Host(BadHost::Path(_)))));
         assert!(matches!(resolve(None, &[("RUNLET_NAMESPACE", "A B")]), Err(CliError::Namespace(_))));
     }
 

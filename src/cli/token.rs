@@ -42,8 +42,15 @@ Examples:
         expires_in: Option<Span>,
     },
     /// List tokens, without their secrets
+    #[command(after_help = "\
+Examples:
+  runlet token ls
+  runlet token ls --json")]
     Ls,
     /// Revoke a token: it is refused from now on
+    #[command(after_help = "\
+Examples:
+  runlet token revoke tok_06fcy5swzhp7d2w7k3s6cdyj1m")]
     Revoke {
         /// tok_...
         id: TokenId,
@@ -83,7 +90,7 @@ async fn create(session: &Session, name: &str, role: Role, expires_in: Option<Sp
 }
 
 async fn list(session: &Session) -> Result<(), CliError> {
-    let listing = Listing { key: "tokens", cursor: None };
+    let listing = Listing { key: "tokens", cursor: "before" };
     let rows = Rows::fetch(session, listing, usize::MAX, || Call::get("/v1/tokens")).await?;
     if session.json {
         return rows.print_json();

@@ -23,17 +23,21 @@ pub(crate) enum Host {
         /// Port.
         port: u16,
     },
+    /// TLS over TCP.
+    Https {
+        /// Name or address, which the certificate must be for.
+        name: String,
+        /// Port.
+        port: u16,
+    },
 }
 
 /// A text that names no server.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub(crate) enum BadHost {
-    /// TLS is not built.
-    #[error("https:// is not available in this version: write http://host:port or the path of a unix socket")]
-    Tls,
     /// The text is not repeated: it may hold a password.
     #[error(
-        "the server's address holds a user name or a password: write http://host:port and put the token into RUNLET_TOKEN"
+        "the server's address holds a user name or a password: write https://host:port and put the token into RUNLET_TOKEN"
     )]
     Credentials,
     /// Something follows the port.
@@ -48,7 +52,7 @@ pub(crate) enum BadHost {
     )]
     TooLong(String),
     /// Anything else.
-    #[error("`{0}` names no server: write unix:/path, /path or http://host:port")]
+    #[error("`{0}` names no server: write unix:/path, /path, http://host:port or https://host:port")]
     Unknown(String),
 }
 
@@ -62,7 +66,7 @@ impl Host {
     pub(crate) fn header(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
-            Self::Http { name, port } => format!("{name}:{port}"),
+            Self::Http { name, port } | Self::Https { name, port } => format!("{name}:{port}"),
         }
     }
 
@@ -74,7 +78,7 @@ impl Host {
                 let text = text.trim();
                 text.parse::<Self>().is_ok().then(|| text.trim_end_matches('/').to_owned())
             }
-            Self::Http { name, port } => Some(format!("http://{name}:{port}")),
+            Self::Http { .. } | Self::Https { .. } => Some(self.to_string()),
         }
     }
 
@@ -97,10 +101,11 @@ impl FromStr for Host {
         if text.contains('@') {
             return Err(BadHost::Credentials);
         }
-        if text.starts_with("https://") {
-            return Err(BadHost::Tls);
-        }
-        let rest = text.strip_prefix("http://").ok_or_else(unknown)?;
+        let (secure, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(unknown()),
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#']) {
             return Err(BadHost::Path(text.to_owned()));
@@ -109,14 +114,15 @@ impl FromStr for Host {
         let name_end = authority.find(']').map_or(0, |at| at + 1);
         let (name, port) = match authority[name_end..].find(':') {
             Some(at) => authority.split_at(name_end + at),
-            None => (authority, ":80"),
+            None => (authority, if secure { ":443" } else { ":80" }),
         };
         let port = port[1..].parse().ok().filter(|port| *port != 0).ok_or_else(|| BadHost::Port(text.to_owned()))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '[' | ']' | ':' | '%');
         if name.is_empty() || !name.chars().all(plain) {
             return Err(unknown());
         }
-        Ok(Self::Http { name: name.to_owned(), port })
+        let name = name.to_owned();
+        Ok(if secure { Self::Https { name, port } } else { Self::Http { name, port } })
     }
 }
 
@@ -125,6 +131,7 @@ impl fmt::Display for Host {
         match self {
             Self::Unix(path) => write!(f, "{}", path.display()),
             Self::Http { name, port } => write!(f, "http://{name}:{port}"),
+            Self::Https { name, port } => write!(f, "https://{name}:{port}"),
         }
     }
 }
@@ -146,16 +153,19 @@ mod tests {
         assert_eq!("http://box".parse(), http("box", 80));
         assert_eq!("http://[::1]:8700".parse(), http("[::1]", 8700));
         assert_eq!("http://[::1]".parse(), http("[::1]", 80));
+        assert_eq!("https://box".parse(), Ok(Host::Https { name: "box".into(), port: 443 }));
+        assert_eq!("https://[::1]:8700".parse(), Ok(Host::Https { name: "[::1]".into(), port: 8700 }));
     }
 
     #[test]
     fn nonsense_is_refused_with_what_to_write() {
         let error = |text: &str| text.parse::<Host>().expect_err(text);
-        assert_eq!(error("https://box:8700"), BadHost::Tls);
         assert_eq!(error("http://me:hunter2@box:1"), BadHost::Credentials);
         assert!(!error("http://me:hunter2@box:1").to_string().contains("hunter2"));
         assert!(matches!(error("http://box:1/v1"), BadHost::Path(_)));
-        for text in ["http://box:", "http://box:0", "http://box:65536", "http://box:x", "http://[::1]:-1"] {
+        for text in
+            ["https://box:", "http://box:", "http://box:0", "http://box:65536", "http://box:x", "http://[::1]:-1"]
+        {
             assert!(matches!(error(text), BadHost::Port(_)), "{text}");
         }
         for text in ["", "box", "box:8700", "unix:", "unix:run/x", "http://", "http://:80", "ftp://box", "http://a b"] {

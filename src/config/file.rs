@@ -41,6 +41,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     for (name, value) in table.get_ref() {
         if name.get_ref() == "secrets" {
             file.secrets = reader.secrets(value)?;
+        } else if let (true, Some(table)) = (keys::is_table(name.get_ref()), value.get_ref().as_table()) {
+            for (key, value) in table {
+                let full = format!("{}.{}", name.get_ref(), key.get_ref());
+                file.entries.push(reader.entry(&full, key.span().start, value.get_ref())?);
+            }
         } else {
             file.entries.push(reader.entry(name.get_ref(), name.span().start, value.get_ref())?);
         }
@@ -65,7 +70,12 @@ impl Reader<'_> {
     fn entry(&self, name: &str, at: usize, value: &DeValue<'_>) -> Result<Entry, ConfigError> {
         let source = self.source(at);
         let Some(key) = keys::find(name) else {
-            return Err(ConfigError::new(source, name, unknown(name)));
+            let message = if keys::is_table(name) {
+                format!("this is a table: write [{name}] and its keys below it")
+            } else {
+                unknown(name)
+            };
+            return Err(ConfigError::new(source, name, message));
         };
         let text = match (key.kind, value) {
             (Kind::Text, DeValue::String(text)) => text.to_string(),

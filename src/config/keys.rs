@@ -31,7 +31,7 @@ impl Kind {
 
 /// One key.
 pub(super) struct Key {
-    /// Its name in the file; the environment variable is `RUNLET_` and its upper case.
+    /// Its name in the file, with its table; the environment variable is `RUNLET_` and its upper case, `_` for the dot.
     pub name: &'static str,
     /// Its type in the file.
     pub kind: Kind,
@@ -44,7 +44,7 @@ pub(super) struct Key {
 impl Key {
     /// Name of its environment variable.
     pub(super) fn env(&self) -> String {
-        format!("RUNLET_{}", self.name.to_ascii_uppercase())
+        format!("RUNLET_{}", self.name.to_ascii_uppercase().replace('.', "_"))
     }
 }
 
@@ -53,7 +53,24 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// Whether keys of the table `name` exist.
+pub(super) fn is_table(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(table, _)| table == name))
+}
+
 macro_rules! key {
+    // A key of a table: its name has a dot.
+    ($name:literal, $field:ident, $kind:ident, $read:expr, $show:expr) => {
+        Key {
+            name: $name,
+            kind: Kind::$kind,
+            set: |config, text| {
+                config.$field = $read(text)?;
+                Ok(())
+            },
+            show: |config| $show(&config.$field),
+        }
+    };
     ($name:ident, $kind:ident, $read:expr) => {
         key!($name, $kind, $read, ToString::to_string)
     };
@@ -75,15 +92,11 @@ pub(super) const KEYS: &[Key] = &[
     key!(listen, Text, |text: &str| text.parse().map_err(|_| {
         format!("`{text}` is not an address; write an IP address and a port, for example \"127.0.0.1:8700\"")
     })),
-    key!(behind_proxy, Switch, |text: &str| {
-        text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false"))
-    }),
+    key!(behind_proxy, Switch, switch),
     key!(data_dir, Text, absolute, shown),
     key!(run_dir, Text, absolute, shown),
     key!(database_url, Text, |text: &str| text.parse().map(Some), optional),
-    key!(postgres_bin, Text, |text: &str| absolute(text).map(Some), |path: &Option<PathBuf>| {
-        path.as_deref().map(shown).unwrap_or_default()
-    }),
+    key!(postgres_bin, Text, some_path, shown_path),
     key!(user, Text, user),
     key!(server_name, Text, |text: &str| server_name(text).map(Some), optional),
     key!(cgroup_parent, Text, cgroup),
@@ -106,10 +119,25 @@ pub(super) const KEYS: &[Key] = &[
         Ok::<_, String>(lease)
     }),
     key!(log_format, Text, |text: &str| text.parse()),
+    key!("tls.cert", tls_cert, Text, some_path, shown_path),
+    key!("tls.key", tls_key, Text, some_path, shown_path),
+    key!("metrics.public", metrics_public, Switch, switch, ToString::to_string),
 ];
 
 fn shown(path: impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
+}
+
+fn some_path(text: &str) -> Result<Option<PathBuf>, String> {
+    absolute(text).map(Some)
+}
+
+fn shown_path(path: &Option<PathBuf>) -> String {
+    path.as_deref().map(shown).unwrap_or_default()
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
 }
 
 fn optional<T: ToString>(value: &Option<T>) -> String {

@@ -29,7 +29,8 @@ pub(crate) struct Loaded {
 }
 
 /// Variables that begin with `RUNLET_` and are no keys.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
+    "RUNLET_CA_FILE",
     "RUNLET_CONFIG",
     "RUNLET_HOST",
     "RUNLET_LOG",
@@ -119,13 +120,21 @@ impl Loaded {
     /// Rules that concern more than one key.
     fn rules(&self) -> Result<(), ConfigError> {
         let config = &self.config;
-        if !config.listen.ip().is_loopback() && !config.behind_proxy {
+        if !config.listen.ip().is_loopback() && !config.behind_proxy && config.tls().is_none() {
             let message = format!(
-                "{} can be reached from other machines and this version speaks no TLS itself (it comes later); listen on \
-                 127.0.0.1, or put a proxy that speaks TLS in front and set behind_proxy = true",
+                "{} can be reached from other machines, and tokens would go there unencrypted; set tls.cert and tls.key, or \
+                 listen on 127.0.0.1, or put a proxy that speaks TLS in front and set behind_proxy = true",
                 config.listen
             );
             return Err(ConfigError::new(self.source("listen"), "listen", message));
+        }
+        for (have, key, missing) in
+            [(&config.tls_cert, "tls.cert", &config.tls_key), (&config.tls_key, "tls.key", &config.tls_cert)]
+        {
+            if have.is_some() && missing.is_none() {
+                let other = if key == "tls.cert" { "tls.key" } else { "tls.cert" };
+                return Err(ConfigError::new(self.source(key), key, format!("{other} is missing; TLS needs both")));
+            }
         }
         if config.max_result.0 > config.max_inflight_bytes.0 {
             let message =
@@ -245,6 +254,12 @@ mod tests {
                 error("lease = \"10ms\"\n"),
                 error("cgroup_parent = \"runlet\"\n"),
                 error("log_format = \"xml\"\n"),
+                error("tls = true\n"),
+                error("[tls]\ncrt = \"/etc/runlet/cert.pem\"\n"),
+                error("[tls]\ncert = \"cert.pem\"\n"),
+                error("listen = \"0.0.0.0:8700\"\n[tls]\ncert = \"/etc/runlet/cert.pem\"\n"),
+                error("[tls]\nkey = \"/etc/runlet/key.pem\"\n"),
+                error("[metrics]\npublic = \"yes\"\n"),
                 error("database_url = \"mysql://u:p@h/d\"\n"),
                 error("[secrets]\nx = \"value\"\n"),
                 error("[secrets.x]\n"),

@@ -70,8 +70,21 @@ pub(crate) struct Config {
     pub log_format: LogFormat,
     /// Directory of the Postgres programs; `None`: the usual places are searched.
     pub postgres_bin: Option<PathBuf>,
+    /// The server's certificate; with its key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// Whether everybody may read the metrics.
+    pub metrics_public: bool,
     /// Where secrets are, and who may use them.
     pub secrets: BTreeMap<SecretName, secrets::SecretEntry>,
+}
+
+impl Config {
+    /// Where certificate and key are, if the server speaks TLS.
+    pub(crate) fn tls(&self) -> Option<crate::tls::Files> {
+        Some(crate::tls::Files { cert: self.tls_cert.clone()?, key: self.tls_key.clone()? })
+    }
 }
 
 impl Default for Config {
@@ -99,6 +112,9 @@ impl Default for Config {
             server_name: None,
             log_format: LogFormat::Pretty,
             postgres_bin: None,
+            tls_cert: None,
+            tls_key: None,
+            metrics_public: false,
             secrets: BTreeMap::new(),
         }
     }

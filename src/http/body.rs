@@ -11,6 +11,8 @@ use hyper::header::{CONTENT_LENGTH, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use super::pulse;
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
@@ -18,9 +20,26 @@ struct Patience {
     progress: Duration,
     /// To be done.
     whole: Duration,
+    /// Before its pace counts.
+    grace: Duration,
+    /// Slowest pace after that, bytes a second on the average.
+    pace: u64,
 }
 
-const PATIENCE: Patience = Patience { progress: Duration::from_secs(30), whole: Duration::from_secs(600) };
+impl Patience {
+    /// When one must be done who has sent so many bytes.
+    fn end(&self, received: usize) -> Duration {
+        let earned = Duration::from_secs(received as u64 / self.pace);
+        self.grace.saturating_add(earned).min(self.whole)
+    }
+}
+
+const PATIENCE: Patience = Patience {
+    progress: Duration::from_secs(30),
+    whole: Duration::from_secs(600),
+    grace: Duration::from_secs(20),
+    pace: 1024,
+};
 /// What is read and thrown away before a refusal is sent, so that the client reads the answer instead of a broken pipe.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -56,8 +75,9 @@ pub(crate) enum BodyError {
     TooLarge(usize),
     /// The client takes too long.
     #[error(
-        "the body did not come in time: {} s without a byte, or {} s in all",
-        PATIENCE.progress.as_secs(),
+        "the body did not come in time: at least {} bytes a second after the first {} s, and no more than {} s in all",
+        PATIENCE.pace,
+        PATIENCE.grace.as_secs(),
         PATIENCE.whole.as_secs()
     )]
     TooSlow,
@@ -101,11 +121,13 @@ async fn collect(
     if declared.is_some_and(|length| length > limit) {
         return Err(BodyError::TooLarge(limit));
     }
-    let end = Instant::now() + patience.whole;
+    let _reading = pulse::reading();
+    let begin = Instant::now();
     let mut share: Option<OwnedSemaphorePermit> = None;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
+        let end = begin + patience.end(first.len() + all.len());
         let left = patience.progress.min(end.saturating_duration_since(Instant::now()));
         let chunk = match timeout(left, stream.next()).await {
             Err(_) => return Err(BodyError::TooSlow),
@@ -147,6 +169,7 @@ where
             }
         }
     };
+    let _reading = pulse::reading();
     // Running out of time is no error here: the connection is closed then.
     let _ = timeout(DISCARD_TIME, reading).await;
 }
@@ -188,7 +211,12 @@ mod tests {
         assert!(read(chunks(&[b"abc"]), &headers, 10, &budget).await.is_ok());
     }
 
-    const SHORT: Patience = Patience { progress: Duration::from_millis(40), whole: Duration::from_millis(200) };
+    const SHORT: Patience = Patience {
+        progress: Duration::from_millis(40),
+        whole: Duration::from_millis(200),
+        grace: Duration::from_millis(200),
+        pace: 1,
+    };
 
     #[tokio::test]
     async fn a_client_that_sends_nothing_is_cut_off() {
@@ -206,5 +234,11 @@ mod tests {
         let mut drip: BodyStream = Box::pin(drip);
         let result = collect(&mut drip, None, 100_000, &Budget::new(100_000), SHORT).await;
         assert_eq!(result.err(), Some(BodyError::TooSlow));
+    }
+
+    #[test]
+    fn time_is_earned_by_sending() {
+        let seconds = |received| PATIENCE.end(received).as_secs();
+        assert_eq!((seconds(0), seconds(100 << 10), seconds(25 << 20)), (20, 120, 600));
     }
 }

@@ -1,38 +1,41 @@
 //! The accept loop: one per socket, TCP or unix.
 //!
-//! It bounds connections, header size and header time, and stops in two steps: on `soft` it accepts no more and lets what
-//! runs end; on `hard` it closes the rest.
+//! It bounds connections and stops in two steps: on `soft` it accepts no more and lets what runs end; on `hard` it closes
+//! the rest. TLS is spoken in the connection's own task, so that a slow handshake holds nobody up.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use runlet_core::metric;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
 use super::Peer;
+use super::connection::{Connection, Metered, Wire};
+use super::house::{House, Place};
+use crate::tls::Certificate;
 
-/// A client has this long for its request line and headers; an idle connection is closed after it.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Request line and headers together; more is answered with 431.
-const HEADER_SIZE: usize = 64 * 1024;
 /// Room to breathe after `accept` failed: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client has this long to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The first byte of every TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// What somebody is told who speaks plain HTTP where TLS is spoken.
+const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n\
+    Connection: close\r\n\r\nthis address speaks TLS: write https:// here\n";
 
 /// A bound socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// On the network.
-    Tcp(TcpListener),
+    /// On the network; with a certificate it speaks TLS and nothing else.
+    Tcp(TcpListener, Option<Certificate>),
     /// On this machine.
     Unix(UnixListener),
 }
@@ -46,22 +49,31 @@ pub(crate) struct Stop {
     pub hard: CancellationToken,
 }
 
-/// A connection, whatever it runs over.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+/// Somebody who has connected and has said nothing yet.
+enum Guest {
+    Tcp(TcpStream, Option<Certificate>),
+    Unix(UnixStream),
+}
 
 impl Socket {
-    async fn accept(&self) -> std::io::Result<(Box<dyn Wire>, Peer)> {
+    const fn name(&self) -> &'static str {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(..) => "tcp",
+            Self::Unix(_) => "unix",
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<(Guest, Peer)> {
+        match self {
+            Self::Tcp(listener, certificate) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Peer::Tcp(address)))
+                Ok((Guest::Tcp(stream, certificate.clone()), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                Ok((Box::new(stream), Peer::Unix { uid }))
+                Ok((Guest::Unix(stream), Peer::Unix { uid }))
             }
         }
     }
@@ -73,28 +85,25 @@ where
     H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(connections));
+    let house = House::new(socket.name(), connections);
     let tasks = TaskTracker::new();
     loop {
+        // First somebody, then a place for him: an empty doorstep asks nobody to leave.
         let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (socket.accept().await, permit)
+            let accepted = socket.accept().await;
+            match accepted {
+                Ok(guest) => Ok((guest, house.vacancy().await)),
+                Err(error) => Err(error),
+            }
         };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             next = next => next,
             () = stop.soft.cancelled() => break,
         };
         match accepted {
-            Ok((wire, peer)) => {
-                let connection = serve(wire, peer, stop.soft.clone(), handler.clone());
-                let hard = stop.hard.clone();
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = connection => {}
-                        () = hard.cancelled() => {}
-                    }
-                    drop(permit);
-                });
+            Ok(((guest, peer), permit)) => {
+                let place = house.seat(permit);
+                tasks.spawn(welcome(guest, peer, place, tasks.clone(), stop.clone(), handler.clone()));
             }
             Err(error) => {
                 tracing::warn!(error = %error, "could not accept a connection");
@@ -107,40 +116,68 @@ where
     tasks.wait().await;
 }
 
-/// Serves one connection to its end; after `soft` it takes no further request.
-async fn serve<H, F>(wire: Box<dyn Wire>, peer: Peer, soft: CancellationToken, handler: H)
+/// Looks after a connection from its first byte to its end.
+async fn welcome<H, F>(guest: Guest, peer: Peer, place: Place, tasks: TaskTracker, stop: Stop, handler: H)
 where
     H: Fn(Request<Incoming>, Peer) -> F + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let answer = handler(request, peer);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_header_size(HEADER_SIZE)
-        .serve_connection(TokioIo::new(wire), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = soft.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let ready = tokio::select! {
+        ready = settle(guest, &place) => ready,
+        () = stop.soft.cancelled() => None,
+        () = place.pulse.leave.cancelled() => None,
     };
-    if let Err(error) = ended {
-        // A client that went away, was too slow or spoke no HTTP: its own affair.
-        tracing::debug!(error = %error, "a connection ended early");
+    let Some((wire, multiplexed)) = ready else { return };
+    let pulse = Arc::clone(&place.pulse);
+    Connection { wire, peer, pulse, multiplexed, tasks, stop }.serve(handler).await;
+}
+
+/// Agrees on TLS, where it is spoken. Says whether the client speaks HTTP/2.
+async fn settle(guest: Guest, place: &Place) -> Option<(Box<dyn Wire>, bool)> {
+    let pulse = Arc::clone(&place.pulse);
+    match guest {
+        Guest::Unix(stream) => Some((Box::new(Metered::new(stream, pulse)), false)),
+        Guest::Tcp(stream, None) => Some((Box::new(Metered::new(stream, pulse)), false)),
+        Guest::Tcp(stream, Some(certificate)) => {
+            let Ok(agreed) = timeout(HANDSHAKE, handshake(stream, &certificate, place)).await else {
+                metric::cut_off("handshake");
+                return None;
+            };
+            agreed
+        }
+    }
+}
+
+async fn handshake(mut stream: TcpStream, certificate: &Certificate, place: &Place) -> Option<(Box<dyn Wire>, bool)> {
+    let mut first = [0];
+    let seen = stream.peek(&mut first).await.ok()?;
+    if seen == 1 && first[0] != TLS_HANDSHAKE {
+        // He learns what to do, if he reads it; what he has sent is taken off the wire so that it can reach him.
+        let mut sent = [0; 4096];
+        let _ = stream.try_read(&mut sent);
+        let _ = stream.write_all(SPEAK_TLS).await;
+        let _ = stream.shutdown().await;
+        return None;
+    }
+    let metered = Metered::new(stream, Arc::clone(&place.pulse));
+    match certificate.acceptor().accept(metered).await {
+        Ok(stream) => {
+            let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            Some((Box::new(stream), multiplexed))
+        }
+        Err(error) => {
+            tracing::debug!(error = %error, "a TLS handshake failed");
+            None
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::io::AsyncReadExt as _;
     use tokio::task::JoinSet;
+
+    use super::super::connection::HEADER_SIZE;
 
     use super::*;
 
@@ -155,7 +192,7 @@ mod tests {
         let address = listener.local_addr().expect("it has one");
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(Socket::Tcp(listener), connections, stop.clone(), |request, _| async move {
+        tasks.spawn(run(Socket::Tcp(listener, None), connections, stop.clone(), |request, _| async move {
             if request.uri().path() == "/slow" {
                 std::future::pending::<()>().await;
             }
@@ -187,15 +224,32 @@ mod tests {
     #[tokio::test]
     async fn connections_over_the_bound_wait_for_room() {
         let server = server(1).await;
-        let first = TcpStream::connect(server.address).await.expect("connected");
+        let mut first = TcpStream::connect(server.address).await.expect("connected");
+        first.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
         let mut second = TcpStream::connect(server.address).await.expect("in the backlog");
         second.write_all(GET).await.expect("sent");
         let mut byte = [0; 1];
-        let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
+        let early = timeout(Duration::from_millis(900), second.read(&mut byte)).await;
         assert!(early.is_err(), "the only place is taken");
         drop(first);
         let answer = ask(&mut second, b"").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn who_sends_half_a_head_makes_room_for_who_sends_a_whole_one() {
+        let server = server(2).await;
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            let mut stream = TcpStream::connect(server.address).await.expect("connected");
+            stream.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("sent");
+            silent.push(stream);
+        }
+        let mut whole = TcpStream::connect(server.address).await.expect("in the backlog");
+        let begin = tokio::time::Instant::now();
+        let answer = ask(&mut whole, GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

@@ -3,8 +3,11 @@
 //! Knows nothing of functions, tokens or routes: those are in [`crate::api`].
 
 pub(crate) mod body;
+mod connection;
 pub(crate) mod front;
+mod house;
 pub(crate) mod listener;
+mod pulse;
 pub(crate) mod reply;
 
 /// Who is at the other end of a connection.

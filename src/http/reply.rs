@@ -5,7 +5,6 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use runlet_core::problem::{Code, Problem};
 use serde::Serialize;
-use serde::ser::SerializeMap as _;
 use warp::reply::Response;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -40,16 +39,6 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// `{"<name>": <body>}`
-pub(crate) fn envelope(name: &'static str, body: &impl Serialize) -> Response {
-    json(StatusCode::OK, &Fields(&[(name, body)]))
-}
-
-/// `{"<name>": [...], "next": "..."}`; `next` is left out on the last page.
-pub(crate) fn page<T: Serialize>(name: &'static str, items: &[T], next: Option<String>) -> Response {
-    json(StatusCode::OK, &Page { name, items, next })
-}
-
 /// A problem document.
 pub(crate) fn problem(problem: &Problem) -> Response {
     let body = serde_json::to_vec(problem).unwrap_or_default();
@@ -77,31 +66,5 @@ pub(crate) fn internal() -> Response {
 pub(crate) fn set(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
-    }
-}
-
-/// A JSON object of one kind of value.
-struct Fields<'a, T>(&'a [(&'static str, &'a T)]);
-
-impl<T: Serialize> Serialize for Fields<'_, T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
-    }
-}
-
-struct Page<'a, T> {
-    name: &'static str,
-    items: &'a [T],
-    next: Option<String>,
-}
-
-impl<T: Serialize> Serialize for Page<'_, T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(self.name, self.items)?;
-        if let Some(next) = &self.next {
-            map.serialize_entry("next", next)?;
-        }
-        map.end()
     }
 }

@@ -1,7 +1,7 @@
 //! The listening sockets: bound by root, served by the unprivileged server.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,12 @@ const LONGEST_PATH: usize = 107;
 pub(crate) struct Sockets {
     /// On the network.
     pub tcp: TcpListener,
-    /// Its address, with the real port where 0 was asked for.
-    pub address: SocketAddr,
     /// On this machine, for root.
     pub unix: UnixListener,
     /// Its path.
     pub path: PathBuf,
+    /// The URL of the first.
+    pub url: String,
 }
 
 /// Binds both, and writes the address of the first into `<data_dir>/address`. The caller holds the lock of the data directory.
@@ -42,8 +42,10 @@ pub(super) fn bind(config: &Config) -> Result<Sockets, PrepareError> {
         result.map_err(|error| PrepareError::Rule(format!("could not prepare a socket: {error}")))?;
     }
     let note = config.data_dir.join("address");
-    fs::write(&note, format!("http://{address}\n")).map_err(PrepareError::at("write", &note))?;
-    Ok(Sockets { tcp, address, unix, path })
+    let scheme = if config.tls().is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    fs::write(&note, format!("{url}\n")).map_err(PrepareError::at("write", &note))?;
+    Ok(Sockets { tcp, unix, path, url })
 }
 
 fn bind_unix(path: &Path) -> Result<UnixListener, PrepareError> {

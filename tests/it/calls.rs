@@ -57,6 +57,13 @@ impl TestHost {
         self.deploy(&[("function.toml", &python_manifest(name, rest)), ("main.py", code)]);
     }
 
+    /// Deploys a node function with this code in `main.js`.
+    #[track_caller]
+    pub(crate) fn node(&self, name: &str, rest: &str, code: &str) {
+        let manifest = format!("schema = 1\nname = \"{name}\"\nruntime = \"node\"\nhandler = \"main.handler\"\n{rest}");
+        self.deploy(&[("function.toml", &manifest), ("main.js", code)]);
+    }
+
     /// Deploys a shell script as an `exec` function.
     #[track_caller]
     pub(crate) fn shell(&self, name: &str, rest: &str, script: &str) {

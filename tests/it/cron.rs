@@ -101,7 +101,7 @@ fn a_pause_holds_and_says_why() {
     host.python("hook", webhook, ECHO);
     let id = host.trigger("hook")["id"].as_str().expect("an id").to_owned();
     host.http("POST", &format!("/v1/triggers/{id}/pause")).send().expect(422);
-    assert_eq!(host.cli(&["trigger", "pause", "hook"]).status.code(), Some(4), "it has no schedule");
+    assert_eq!(host.cli(&["trigger", "pause", "hook"]).status.code(), Some(15), "it has no schedule");
     host.http("GET", "/v1/triggers/trg_06fcy5swzhp7d2w7k3s6cdyj1m").send().expect(404);
     host.finish();
 }

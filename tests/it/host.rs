@@ -23,6 +23,7 @@ pub(crate) const HOOK_SECRET: &str = "It's a Secret to Everybody";
 pub(crate) struct Builder {
     settings: String,
     tables: String,
+    files: Vec<(String, Vec<u8>)>,
     alone: bool,
 }
 
@@ -37,6 +38,24 @@ impl Builder {
     pub(crate) fn secret(mut self, name: &str, namespaces: &[&str]) -> Self {
         self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/gh-hook\"\nnamespaces = {namespaces:?}\n"));
         self
+    }
+
+    /// A table of the configuration file; `BASE` in it is the host's directory.
+    pub(crate) fn table(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
+        self
+    }
+
+    /// A private file in the host's directory.
+    pub(crate) fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((name.to_owned(), bytes.into()));
+        self
+    }
+
+    /// A further secret with a value of its own, for the default namespace.
+    pub(crate) fn own_secret(mut self, name: &str, value: &str) -> Self {
+        self.tables.push_str(&format!("[secrets.{name}]\nfile = \"BASE/{name}\"\nnamespaces = [\"default\"]\n"));
+        self.file(name, value)
     }
 
     /// No other test runs beside it: for counts that concern the whole machine.
@@ -61,6 +80,9 @@ impl Builder {
             self.tables.replace("BASE", here),
         );
         private_file(&base.path().join("gh-hook"), HOOK_SECRET);
+        for (name, bytes) in &self.files {
+            private_file(&base.path().join(name), bytes);
+        }
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
         let mut host = TestHost {
@@ -77,7 +99,7 @@ impl Builder {
     }
 }
 
-fn private_file(path: &Path, text: &str) {
+pub(crate) fn private_file(path: &Path, text: impl AsRef<[u8]>) {
     std::fs::write(path, text).expect("it is writable");
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).expect("it is ours");
 }
@@ -110,6 +132,11 @@ impl TestHost {
 
     pub(crate) fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// A file that [`Builder::file`] has made.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.base.path().join(name)
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -153,7 +180,8 @@ impl TestHost {
         let ready = until_some("the server says that it is ready", secs(90), || {
             let log = self.log();
             let new = log.get(before..).unwrap_or_default();
-            if let Some((_, rest)) = new.split_once("runlet is ready on http://") {
+            let ready = new.split_once("runlet is ready on ").and_then(|(_, rest)| rest.split_once("://"));
+            if let Some((_, rest)) = ready {
                 return rest.split_once(' ').map(|(address, _)| Some(address.to_owned()));
             }
             child.try_wait().expect("it is our child").map(|_| None)

@@ -128,8 +128,12 @@ impl Request {
         Answer::read(&mut stream).or_else(|error| written.and(Err(error)))
     }
 
+    /// Sends; the answer must be one that the API's document knows.
+    #[track_caller]
     pub(crate) fn send(&self) -> Answer {
-        self.try_send().unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.path))
+        let answer = self.try_send().unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.path));
+        super::contract::expect_documented(&self.method, &self.path, answer.status, &answer.text());
+        answer
     }
 }
 

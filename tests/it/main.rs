@@ -4,24 +4,40 @@
 //! network namespace of it left? `support` modules first, then one module per promise.
 
 mod calls;
+mod contract;
+mod edge;
 mod host;
 mod http;
 mod leaks;
 mod wait;
 
+mod aliases;
+mod api;
 mod arrows;
 mod asynchronous;
 mod cli;
 mod crash;
 mod cron;
+mod custom;
 mod deploy;
 mod faults;
 mod lifecycle;
 mod limits;
+mod metrics;
+mod node;
 mod outcomes;
 mod output;
+mod peers;
 mod sandbox;
+mod schemathesis;
+mod shared;
+mod slow;
 mod spool;
+mod stream;
+mod tls;
 mod tokens;
+mod trace;
 mod warm;
 mod webhook;
+mod webhook_gitlab;
+mod webhook_rules;

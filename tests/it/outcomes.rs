@@ -48,7 +48,8 @@ def handle(event, context):
     return "fine"
 "#;
 
-fn failure(host: &TestHost, event: &Value, status: u16, code: &str, kind: &str) -> Value {
+#[track_caller]
+pub(crate) fn failure(host: &TestHost, event: &Value, status: u16, code: &str, kind: &str) -> Value {
     let answer = host.call("f", event).expect(status);
     let problem = answer.json();
     assert_eq!(problem["code"], code, "{problem}");

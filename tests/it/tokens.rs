@@ -5,12 +5,18 @@ use serde_json::json;
 use super::host::TestHost;
 
 /// Method, path and the least role. `F`, `I`, `E`, `D` and `T` stand for ids that exist; a new route needs a row here.
-const ROUTES: [(&str, &str, &str); 23] = [
+const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/functions", "viewer"),
     ("GET", "/v1/functions/f", "viewer"),
     ("PUT", "/v1/functions/f", "deployer"),
     ("DELETE", "/v1/functions/none", "deployer"),
     ("POST", "/v1/functions/f/invocations", "invoker"),
+    ("GET", "/v1/functions/f/revisions", "viewer"),
+    ("POST", "/v1/functions/none/rollback", "deployer"),
+    ("GET", "/v1/functions/f/aliases", "viewer"),
+    ("GET", "/v1/functions/f/aliases/none", "viewer"),
+    ("PUT", "/v1/functions/f/aliases/a", "deployer"),
+    ("DELETE", "/v1/functions/f/aliases/a", "deployer"),
     ("GET", "/v1/invocations/I", "viewer"),
     ("GET", "/v1/invocations/I/result", "viewer"),
     ("GET", "/v1/invocations/I/payload", "viewer"),
@@ -23,10 +29,16 @@ const ROUTES: [(&str, &str, &str); 23] = [
     ("GET", "/v1/deliveries", "viewer"),
     ("GET", "/v1/deliveries/D", "viewer"),
     ("GET", "/v1/deliveries/D/body", "viewer"),
+    ("GET", "/v1/triggers", "viewer"),
+    ("GET", "/v1/triggers/R", "viewer"),
+    ("GET", "/v1/triggers/R/ticks", "viewer"),
+    ("POST", "/v1/triggers/R/pause", "deployer"),
+    ("POST", "/v1/triggers/R/resume", "deployer"),
     ("GET", "/v1/capacity", "viewer"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/T", "admin"),
+    ("GET", "/v1/openapi.json", "none"),
     ("GET", "/healthz", "none"),
     ("POST", "/hooks/gh", "none"),
 ];
@@ -55,7 +67,9 @@ fn each_route_takes_its_role_and_no_less() {
     let victim =
         host.http("POST", "/v1/tokens").json(&json!({"name": "victim", "role": "viewer"})).send().expect(201).json();
     let victim = victim["token"]["id"].as_str().expect("an id").to_owned();
+    let trigger = host.get("/v1/triggers")["triggers"][0]["id"].as_str().expect("an id").to_owned();
     let last = |path: &str| {
+        let path = path.replace("/R", &format!("/{trigger}"));
         let path = path.replace("/I", &format!("/{invocation}")).replace("/E", &format!("/{execution}"));
         path.replace("/D", &format!("/{delivery}")).replace("/T", &format!("/{victim}"))
     };

@@ -21,7 +21,7 @@ fn host() -> TestHost {
 /// Payloads as GitHub sends them: ours, and those of a larger collection where one is named.
 fn payloads() -> Vec<(String, Vec<u8>)> {
     let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/webhooks/github"));
-    let more = std::env::var_os("RUNLET_TEST_PAYLOADS").map(PathBuf::from);
+    let more = std::env::var_os("RUNLET_TEST_PAYLOADS").map(|dir| PathBuf::from(dir).join("github"));
     let mut found = Vec::new();
     for dir in [Some(own), more].into_iter().flatten() {
         for entry in std::fs::read_dir(&dir).expect("the directory of payloads is there").flatten() {

@@ -1,15 +1,17 @@
 //! The rules of `function.toml` that its text alone can break.
 
+mod cron;
+mod trigger;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::check_cron::Keys;
-use super::{
-    AdapterKind, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind, TriggerSpec, WebhookTrigger,
-};
+use trigger::RawTrigger;
+
+use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
 use crate::limits::Limits;
-use crate::name::{FunctionName, HookPath, SecretName};
+use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
 
 /// The file as written: every key known to the contract, so that one that is not built yet is told apart from a typo.
@@ -37,63 +39,6 @@ struct Raw {
     env: BTreeMap<String, EnvValue>,
     #[serde(default)]
     trigger: Vec<RawTrigger>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTrigger {
-    #[serde(rename = "type")]
-    kind: String,
-    path: Option<HookPath>,
-    adapter: Option<String>,
-    secret: Option<SecretName>,
-    #[serde(default)]
-    events: Vec<String>,
-    #[serde(default)]
-    branches: Vec<String>,
-    #[serde(rename = "match")]
-    fields: Option<toml::Table>,
-    schedule: Option<String>,
-    zone: Option<String>,
-    seconds: Option<bool>,
-    overlap: Option<String>,
-    misfire: Option<String>,
-    misfire_window: Option<Span>,
-    misfire_limit: Option<u32>,
-    backlog: Option<u32>,
-    jitter: Option<Span>,
-    data: Option<toml::Value>,
-}
-
-impl RawTrigger {
-    /// The keys of a cron trigger, taken out.
-    fn cron(&mut self) -> Keys {
-        Keys {
-            schedule: self.schedule.take(),
-            zone: self.zone.take(),
-            seconds: self.seconds.take(),
-            overlap: self.overlap.take(),
-            misfire: self.misfire.take(),
-            misfire_window: self.misfire_window.take(),
-            misfire_limit: self.misfire_limit.take(),
-            backlog: self.backlog.take(),
-            jitter: self.jitter.take(),
-            data: self.data.take(),
-        }
-    }
-
-    /// The first key of a webhook that is set.
-    fn of_webhook(&self) -> Option<&'static str> {
-        let set = [
-            ("path", self.path.is_some()),
-            ("adapter", self.adapter.is_some()),
-            ("secret", self.secret.is_some()),
-            ("events", !self.events.is_empty()),
-            ("branches", !self.branches.is_empty()),
-            ("match", self.fields.is_some()),
-        ];
-        set.into_iter().find_map(|(key, set)| set.then_some(key))
-    }
 }
 
 /// Finds the lines of keys, for messages about rules that TOML itself does not know.
@@ -167,15 +112,19 @@ impl Check<'_> {
         if !(1..=1000).contains(&max_concurrency) {
             return self.fail("max_concurrency", "write a number from 1 to 1000");
         }
+        let concurrency = self.concurrency(&raw, runtime, reset)?;
         if raw.handler.is_empty() || raw.handler.contains('\0') {
-            return self.fail("handler", "name the handler: `module.function` for python, a file for exec");
+            return self.fail(
+                "handler",
+                "name the handler: `module.function` for python, `module.export` for node, a file for exec and custom",
+            );
         }
         self.env(&raw.env)?;
         let triggers = raw
             .trigger
             .into_iter()
             .enumerate()
-            .map(|(nth, trigger)| self.trigger(nth, trigger))
+            .map(|(nth, trigger)| trigger.check(&self.lines, nth))
             .collect::<Result<_, _>>()?;
         Ok(Manifest {
             name: raw.name,
@@ -185,6 +134,7 @@ impl Check<'_> {
             limits,
             reset,
             max_concurrency,
+            concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
             durability: raw.durability.unwrap_or_default(),
             env: raw.env,
@@ -193,13 +143,26 @@ impl Check<'_> {
     }
 
     fn runtime(&self, text: &str) -> Result<RuntimeKind, ManifestError> {
-        match text {
-            "python" => Ok(RuntimeKind::Python),
-            "exec" => Ok(RuntimeKind::Exec),
-            "node" | "custom" => {
-                self.fail("runtime", format!("`{text}` is not available in this version; write \"python\" or \"exec\""))
+        RuntimeKind::ALL.into_iter().find(|kind| kind.as_str() == text).map_or_else(
+            || {
+                let message = format!("`{text}` is not a runtime; write \"python\", \"node\", \"exec\" or \"custom\"");
+                self.fail("runtime", message)
+            },
+            Ok,
+        )
+    }
+
+    fn concurrency(&self, raw: &Raw, runtime: RuntimeKind, reset: Reset) -> Result<u32, ManifestError> {
+        match raw.concurrency.unwrap_or(1) {
+            1 => Ok(1),
+            2..=1000 if !runtime.stays() => {
+                self.fail("concurrency", "an exec function starts a process per invocation; leave it out")
             }
-            _ => self.fail("runtime", format!("`{text}` is not a runtime; write \"python\" or \"exec\"")),
+            2..=1000 if reset == Reset::Fresh => {
+                self.fail("concurrency", "`reset = \"fresh\"` is a sandbox per invocation; leave one of the two out")
+            }
+            many @ 2..=1000 => Ok(many),
+            _ => self.fail("concurrency", "write how many calls may run in one sandbox at a time, from 1 to 1000"),
         }
     }
 
@@ -207,9 +170,6 @@ impl Check<'_> {
     fn not_built(&self, raw: &Raw) -> Result<(), ManifestError> {
         if raw.image.as_deref().is_some_and(|image| image != "host") {
             return self.fail("image", "only \"host\" is available in this version");
-        }
-        if raw.concurrency.is_some_and(|n| n != 1) {
-            return self.fail("concurrency", "only 1 is available in this version; use `max_concurrency`");
         }
         if raw.min_warm.is_some_and(|n| n != 0) {
             return self.fail("min_warm", "only 0 is available in this version");
@@ -224,8 +184,8 @@ impl Check<'_> {
         match (text, runtime) {
             (None, _) => Ok(runtime.default_reset()),
             (Some("fresh"), _) => Ok(Reset::Fresh),
-            (Some("warm"), RuntimeKind::Python) => Ok(Reset::Warm),
-            (Some("warm"), RuntimeKind::Exec) => {
+            (Some("warm"), _) if runtime.stays() => Ok(Reset::Warm),
+            (Some("warm"), _) => {
                 self.fail("reset", "an exec function starts a process per invocation; write \"fresh\" or leave it out")
             }
             (Some("fork"), _) => {
@@ -254,6 +214,18 @@ impl Check<'_> {
         }
         if !(8..=1_000_000).contains(&limits.pids) {
             return self.fail("pids", "write a number from 8 to 1000000");
+        }
+        let least_pids = match runtime {
+            // A thread per call, and a few of its own.
+            RuntimeKind::Python if raw.concurrency > Some(1) => raw.concurrency.unwrap_or(1).saturating_add(8),
+            RuntimeKind::Node => 16,
+            _ => 8,
+        };
+        if limits.pids < least_pids {
+            return self.fail(
+                "pids",
+                format!("this function may need {least_pids} processes and threads; write that or more"),
+            );
         }
         if limits.tmp.0 < 4096 {
             return self.fail("tmp", "write at least \"4KiB\"");
@@ -297,50 +269,5 @@ impl Check<'_> {
             });
         }
         Ok(())
-    }
-
-    fn trigger(&self, nth: usize, mut raw: RawTrigger) -> Result<TriggerSpec, ManifestError> {
-        let fail = |key: &str, message: &str| ManifestError {
-            line: self.lines.of("trigger", nth, key),
-            key: format!("trigger.{key}"),
-            message: message.to_owned(),
-        };
-        let cron = raw.cron();
-        match raw.kind.as_str() {
-            "webhook" => {
-                if let Some(key) = cron.any() {
-                    return Err(fail(key, "belongs to a cron trigger; leave it out"));
-                }
-            }
-            "cron" => {
-                if let Some(key) = raw.of_webhook() {
-                    return Err(fail(key, "belongs to a webhook; leave it out"));
-                }
-                return cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| fail(key, &message));
-            }
-            "queue" | "http" => {
-                return Err(fail("type", "only \"webhook\" and \"cron\" are available in this version"));
-            }
-            _ => return Err(fail("type", "this is no trigger type; write \"webhook\" or \"cron\"")),
-        }
-        if raw.fields.is_some() {
-            return Err(fail("match", "is not available in this version; use `events` and `branches`"));
-        }
-        let adapter = match raw.adapter.as_deref() {
-            Some("github") => AdapterKind::Github,
-            Some("hmac") => AdapterKind::Hmac,
-            _ => return Err(fail("adapter", "write \"github\" or \"hmac\"")),
-        };
-        Ok(TriggerSpec::Webhook(WebhookTrigger {
-            path: raw
-                .path
-                .ok_or_else(|| fail("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}"))?,
-            adapter,
-            secret: raw
-                .secret
-                .ok_or_else(|| fail("secret", "name the signing secret, as in the operator's [secrets]"))?,
-            events: raw.events,
-            branches: raw.branches,
-        }))
     }
 }

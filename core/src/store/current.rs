@@ -1,4 +1,5 @@
-//! The current revision of functions, remembered for a moment: what a warm call needs to know without asking the database.
+//! The current revision of functions and their aliases, remembered for a moment: what a warm call needs to know without
+//! asking the database.
 //!
 //! Another server's deploy is seen at most [`FRESH`] later; this server's own at once. While the database is away nobody can
 //! deploy: then what was known last is good for [`STALE`].
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use super::alias::Alias;
 use super::function::Function;
 use super::{Store, StoreError};
-use crate::name::{FunctionName, Namespace};
+use crate::name::{AliasName, FunctionName, Namespace};
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(1);
@@ -24,6 +26,23 @@ const ASK: Duration = Duration::from_millis(300);
 
 /// Most answers kept.
 const BOUND: usize = 4096;
+
+/// A function as callers name it.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The function, at its current revision.
+    pub function: Function,
+    /// Its aliases.
+    pub aliases: Vec<Alias>,
+}
+
+impl Current {
+    /// The alias of that name.
+    #[must_use]
+    pub fn alias(&self, name: &AliasName) -> Option<&Alias> {
+        self.aliases.iter().find(|alias| alias.name == *name)
+    }
+}
 
 /// Answers, those that say "there is none" included.
 #[derive(Debug, Default)]
@@ -44,7 +63,7 @@ struct Answer {
     asked: Instant,
     /// When it was last taken for good.
     since: Instant,
-    function: Option<Arc<Function>>,
+    current: Option<Arc<Current>>,
 }
 
 impl Cache {
@@ -60,10 +79,10 @@ impl Cache {
     }
 
     /// The answer if it is fresh, else the epoch to give to [`Cache::keep`].
-    fn look(&self, key: &(Namespace, FunctionName)) -> Result<Option<Arc<Function>>, u64> {
+    fn look(&self, key: &(Namespace, FunctionName)) -> Result<Option<Arc<Current>>, u64> {
         let known = self.lock();
         match known.answers.get(key) {
-            Some(answer) if answer.since.elapsed() < FRESH => Ok(answer.function.clone()),
+            Some(answer) if answer.since.elapsed() < FRESH => Ok(answer.current.clone()),
             _ => Err(known.epoch),
         }
     }
@@ -73,14 +92,14 @@ impl Cache {
     }
 
     /// The last answer, which is good for another moment: the database is away.
-    fn last(&self, key: &(Namespace, FunctionName)) -> Option<Option<Arc<Function>>> {
+    fn last(&self, key: &(Namespace, FunctionName)) -> Option<Option<Arc<Current>>> {
         let mut known = self.lock();
         let answer = known.answers.get_mut(key).filter(|answer| answer.asked.elapsed() < STALE)?;
         answer.since = Instant::now();
-        Some(answer.function.clone())
+        Some(answer.current.clone())
     }
 
-    fn keep(&self, key: (Namespace, FunctionName), function: Option<Arc<Function>>, asked: Instant, epoch: u64) {
+    fn keep(&self, key: (Namespace, FunctionName), current: Option<Arc<Current>>, asked: Instant, epoch: u64) {
         let mut known = self.lock();
         if known.epoch != epoch {
             return;
@@ -89,13 +108,13 @@ impl Cache {
             known.answers.retain(|_, answer| answer.since.elapsed() < FRESH);
         }
         if known.answers.len() < BOUND {
-            known.answers.insert(key, Answer { asked, since: asked, function });
+            known.answers.insert(key, Answer { asked, since: asked, current });
         }
     }
 }
 
 impl Store {
-    /// The function of that name, as it was at most a second ago; this server's own deploys and removals are seen at once.
+    /// The function of that name, as it was at most a second ago; this server's own changes are seen at once.
     /// While the database is away: as it was last seen.
     ///
     /// # Errors
@@ -104,25 +123,32 @@ impl Store {
         &self,
         namespace: &Namespace,
         name: &FunctionName,
-    ) -> Result<Option<Arc<Function>>, StoreError> {
+    ) -> Result<Option<Arc<Current>>, StoreError> {
         let key = (namespace.clone(), name.clone());
         let epoch = match self.inner.current.look(&key) {
-            Ok(function) => return Ok(function),
+            Ok(current) => return Ok(current),
             Err(epoch) => epoch,
         };
         let asked = Instant::now();
         let found = if self.inner.current.has_last(&key) {
-            timeout(ASK, self.function(namespace, name)).await.unwrap_or_else(|_| Err(StoreError::away()))
+            timeout(ASK, self.ask(namespace, name)).await.unwrap_or_else(|_| Err(StoreError::away()))
         } else {
-            self.function(namespace, name).await
+            self.ask(namespace, name).await
         };
-        let function = match found {
-            Ok(function) => function.map(Arc::new),
+        let current = match found {
+            Ok(current) => current.map(Arc::new),
             Err(error @ StoreError::Down(_)) => return self.inner.current.last(&key).ok_or(error),
             Err(error) => return Err(error),
         };
-        self.inner.current.keep(key, function.clone(), asked, epoch);
-        Ok(function)
+        self.inner.current.keep(key, current.clone(), asked, epoch);
+        Ok(current)
+    }
+
+    /// Asks the database.
+    async fn ask(&self, namespace: &Namespace, name: &FunctionName) -> Result<Option<Current>, StoreError> {
+        let Some(function) = self.function(namespace, name).await? else { return Ok(None) };
+        let aliases = self.aliases(namespace, name, None, i64::MAX).await?;
+        Ok(Some(Current { function, aliases }))
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::text::{clean, count, json, noun, uncount, word};
@@ -15,7 +16,7 @@ use crate::id::{DeliveryId, InvocationId};
 use crate::name::{HookPath, Namespace};
 
 /// What was decided about a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Verified, and at least one rule took it.
@@ -81,7 +82,7 @@ pub struct NewDelivery {
 }
 
 /// A delivery on record; the body is fetched on its own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
     /// Its id.
     pub id: DeliveryId,
@@ -110,24 +111,27 @@ pub struct Delivery {
     /// Its invocations: new ones, or those that a repeated id names.
     pub invocations: Vec<InvocationId>,
     /// When it was received.
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: Timestamp,
 }
 
 impl Store {
-    /// Puts a refused or ignored delivery on record. To keep strangers from filling the disk, the bodies kept for
-    /// verdict `bad_signature` are bounded per hook and day: past `refused_body_budget` bytes the body is left out.
+    /// Puts a refused or ignored delivery on record. To keep strangers from filling the disk, the bodies that are kept of
+    /// their requests are bounded per hook and day: past `body_budget` bytes, where there is one, the body is left out.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn refuse_delivery(
         &self,
         delivery: NewDelivery,
-        refused_body_budget: u64,
+        body_budget: Option<u64>,
     ) -> Result<DeliveryId, StoreError> {
         let id = DeliveryId::new();
         let mut tx = self.pool().begin().await?;
-        let bounded = delivery.verdict == Verdict::BadSignature && !delivery.body.is_empty();
-        let keep = !bounded || within_budget(&mut tx, &delivery, refused_body_budget).await?;
+        let keep = match body_budget.filter(|_| !delivery.body.is_empty()) {
+            Some(budget) => within_budget(&mut tx, &delivery, budget).await?,
+            None => true,
+        };
         let body: &[u8] = if keep { &delivery.body } else { &[] };
         insert_delivery(&mut tx, id, &delivery, body, &[]).await?;
         tx.commit().await?;

@@ -37,6 +37,12 @@ pub enum StoreError {
     /// A deploy contradicts another function's hook.
     #[error("{0}")]
     Conflict(String),
+    /// What the caller asked to be so before the change is not so.
+    #[error("{0}")]
+    Precondition(String),
+    /// The request names something that is not there.
+    #[error("{0}")]
+    Missing(String),
     /// The database has been away for so long that nothing more can wait for it.
     #[error("the database does not answer, and {waiting} bytes of history wait for it already (spool_max is {most})")]
     SpoolFull {
@@ -61,6 +67,8 @@ impl StoreError {
             Self::Down(_) | Self::Private(_) | Self::SpoolFull { .. } => Code::StoreDown,
             Self::Spool(_) => Code::DiskLow,
             Self::Conflict(_) => Code::Conflict,
+            Self::Precondition(_) => Code::PreconditionFailed,
+            Self::Missing(_) => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
     }

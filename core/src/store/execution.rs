@@ -5,6 +5,7 @@ mod search;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::text::{self, noun, uncount, word};
@@ -19,7 +20,7 @@ use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::outcome::Outcome;
 
 /// An invocation on record; payload and result are fetched on their own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Invocation {
     /// Its id.
     pub id: InvocationId,
@@ -46,13 +47,15 @@ pub struct Invocation {
     /// Size of the payload, bytes.
     pub payload_size: u64,
     /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it became terminal.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
 }
 
 /// An execution on record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Execution {
     /// Its id.
     pub id: ExecutionId,
@@ -87,10 +90,13 @@ pub struct Execution {
     /// Bytes of output that were not kept, over the cap.
     pub log_dropped: u64,
     /// When it was put on record.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When the code was given the event.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
 }
 

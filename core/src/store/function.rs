@@ -1,10 +1,13 @@
 //! Functions and their revisions: the nouns, and reading them.
 
 mod deploy;
+pub mod revision;
+mod rollback;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::text::noun;
 use super::{Store, StoreError};
@@ -12,9 +15,10 @@ use crate::clock::Timestamp;
 use crate::id::TriggerId;
 use crate::manifest::{Manifest, WebhookTrigger};
 use crate::name::{FunctionName, HookPath, Namespace, RevisionDigest};
+use crate::precondition::Precondition;
 
 /// A function and its current revision.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Function {
     /// Owner.
     pub namespace: Namespace,
@@ -22,11 +26,14 @@ pub struct Function {
     pub name: FunctionName,
     /// The revision that new invocations get.
     pub revision: RevisionDigest,
-    /// What that revision says.
+    /// What that revision says: its function.toml.
+    #[schema(value_type = Object)]
     pub manifest: Manifest,
     /// When the function was first deployed.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When its current revision was deployed.
+    #[schema(value_type = String, format = DateTime)]
     pub deployed_at: Timestamp,
 }
 
@@ -41,6 +48,8 @@ pub struct NewRevision {
     pub manifest: Manifest,
     /// The normalised archive.
     pub archive: Bytes,
+    /// What the function's current revision has to be for the deploy to be done.
+    pub precondition: Precondition,
 }
 
 /// What a deploy did.

@@ -3,8 +3,9 @@
 //! [`Store`] is a cheap handle on a connection pool; each submodule adds the verbs of one noun to it.
 
 mod accept;
+pub mod alias;
 pub mod cron;
-mod current;
+pub mod current;
 pub mod delivery;
 pub mod error;
 pub mod execution;
@@ -17,6 +18,7 @@ pub mod queue;
 pub mod spool;
 mod text;
 pub mod token;
+pub mod wait;
 
 pub use error::StoreError;
 

@@ -8,6 +8,8 @@
 
 mod cluster;
 
+pub use cluster::look;
+
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};

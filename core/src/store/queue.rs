@@ -97,6 +97,20 @@ impl Store {
         Ok((row.waiting, row.claimed))
     }
 
+    /// For how many seconds the oldest piece of work that waits has been due; 0 if none is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn queue_age(&self) -> Result<f64, StoreError> {
+        let age = sqlx::query_scalar!(
+            r#"SELECT COALESCE(EXTRACT(EPOCH FROM now() - min(not_before)), 0)::double precision AS "age!"
+               FROM queue WHERE lease_until IS NULL AND not_before <= now()"#
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(age)
+    }
+
     /// Pieces of work that wait in a namespace: the bound for accepting more.
     ///
     /// # Errors

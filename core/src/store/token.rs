@@ -1,6 +1,7 @@
 //! API tokens on record.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::text::{clean, word};
 use super::{Store, StoreError};
@@ -10,7 +11,7 @@ use crate::name::Namespace;
 use crate::token::{Role, TokenSecret};
 
 /// A token on record, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: TokenId,
@@ -21,10 +22,13 @@ pub struct Token {
     /// What it may do.
     pub role: Role,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it ends to be good; `None`: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -93,16 +97,23 @@ impl Store {
         row.map(Row::token).transpose()
     }
 
-    /// All tokens of the namespace, newest first.
+    /// Up to `limit` tokens of the namespace, newest first, older than `before`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tokens(&self, namespace: &Namespace) -> Result<Vec<Token>, StoreError> {
+    pub async fn tokens(
+        &self,
+        namespace: &Namespace,
+        before: Option<TokenId>,
+        limit: i64,
+    ) -> Result<Vec<Token>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: TokenId", namespace AS "namespace: Namespace", name, role, created_at, expires_at, revoked_at
-               FROM tokens WHERE namespace = $1 ORDER BY id DESC"#,
+               FROM tokens WHERE namespace = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"#,
             namespace.as_str(),
+            before.map(TokenId::uuid),
+            limit.max(0),
         )
         .fetch_all(self.pool())
         .await?;

@@ -126,11 +126,11 @@ async fn bodies_of_strangers_are_kept_within_a_budget() {
     let (_db, store) = db_with_function().await;
     let mut kept = Vec::new();
     for _ in 0..4 {
-        let id = store.refuse_delivery(delivery(b"12345678", Verdict::BadSignature), 20).await.unwrap();
+        let id = store.refuse_delivery(delivery(b"12345678", Verdict::BadSignature), Some(20)).await.unwrap();
         kept.push(store.delivery(&ns(), id).await.unwrap().unwrap().body_kept);
     }
     assert_eq!(kept, [8, 8, 0, 0]);
-    let id = store.refuse_delivery(delivery(b"12345678", Verdict::Ignored), 0).await.unwrap();
+    let id = store.refuse_delivery(delivery(b"12345678", Verdict::Ignored), None).await.unwrap();
     assert_eq!(store.delivery_body(&ns(), id).await.unwrap().unwrap(), &b"12345678"[..]);
 
     let path = HookPath::new("gh").unwrap();

@@ -7,6 +7,7 @@ use runlet_core::id::InvocationId;
 use runlet_core::invocation::InvocationState;
 use runlet_core::name::Namespace;
 use runlet_core::outcome::Outcome;
+use runlet_core::precondition::Precondition;
 
 use crate::host::*;
 
@@ -64,8 +65,8 @@ async fn removing_a_function_cancels_what_waits_and_leaves_what_runs() {
     claim_one(&store, "one").await;
     let waits = accept(&store, invocation("f")).await;
     assert!(store.current(&ns(), &name("f")).await.unwrap().is_some());
-    assert!(store.remove_function(&ns(), &name("f")).await.unwrap());
-    assert!(!store.remove_function(&ns(), &name("f")).await.unwrap());
+    assert!(store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap());
+    assert!(!store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap());
     assert!(store.current(&ns(), &name("f")).await.unwrap().is_none(), "its own removal is seen at once");
     assert_eq!(get(&store, waits).await.state, InvocationState::Cancelled);
     assert_eq!(get(&store, runs).await.state, InvocationState::Running);

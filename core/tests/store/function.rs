@@ -1,6 +1,7 @@
 //! Deploying functions and their hooks.
 
 use runlet_core::name::HookPath;
+use runlet_core::precondition::Precondition;
 use runlet_core::store::StoreError;
 
 use crate::host::*;
@@ -25,7 +26,7 @@ async fn the_same_content_is_the_same_revision() {
     let other = store.deploy(revision("f", "pids = 9\n")).await.unwrap();
     assert!(other.new_revision && other.function.deployed_at > first.function.deployed_at);
     assert_eq!(other.function.created_at, first.function.created_at);
-    assert_eq!(store.current(&ns(), &name("f")).await.unwrap().unwrap().revision, other.function.revision);
+    assert_eq!(store.current(&ns(), &name("f")).await.unwrap().unwrap().function.revision, other.function.revision);
     let old = &first.function.revision;
     assert_eq!(store.revision(&ns(), old).await.unwrap().unwrap(), first.function.manifest);
     assert_eq!(store.archive(&ns(), old).await.unwrap().unwrap(), revision("f", "").archive);
@@ -53,7 +54,7 @@ async fn triggers_follow_the_deploy_and_keep_their_ids() {
     assert_eq!((after.len(), after[0].id), (1, before[0].id));
     assert_eq!(after[0].spec.events, ["release"]);
     assert!(store.hook(&ns(), &HookPath::new("x").unwrap()).await.unwrap().is_empty());
-    store.remove_function(&ns(), &name("f")).await.unwrap();
+    store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap();
     assert!(store.hook(&ns(), &path).await.unwrap().is_empty());
 }
 

@@ -154,6 +154,7 @@ pub(crate) fn revision(function: &str, rest: &str) -> NewRevision {
         digest: RevisionDigest::from_sha256(&hash),
         manifest: Manifest::parse(&text).unwrap(),
         archive: Bytes::from(text),
+        precondition: runlet_core::precondition::Precondition::None,
     }
 }
 

@@ -24,7 +24,7 @@ async fn a_token_is_good_until_it_expires_or_is_revoked() {
     let past = clock::now() - chrono::TimeDelta::seconds(1);
     let expired = store.create_token(&ns(), "old", Role::Ci, &old, Some(past)).await.unwrap();
     assert!(store.token_of_secret(&old).await.unwrap().is_none());
-    let all = store.tokens(&ns()).await.unwrap();
+    let all = store.tokens(&ns(), None, 100).await.unwrap();
     assert_eq!((all.len(), &all[0]), (2, &expired));
     assert!(all[1].revoked_at.is_some());
 }
@@ -41,5 +41,5 @@ async fn the_admin_token_is_put_on_record_once_and_stays_revoked() {
     store.revoke_token(&ns(), token.id).await.unwrap();
     store.ensure_admin_token(&secret).await.unwrap();
     assert!(store.token_of_secret(&secret).await.unwrap().is_none());
-    assert_eq!(store.tokens(&ns()).await.unwrap().len(), 1);
+    assert_eq!(store.tokens(&ns(), None, 100).await.unwrap().len(), 1);
 }

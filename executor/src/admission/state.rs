@@ -5,44 +5,15 @@
 //! from it: another function may go past one that is at its own maximum, and one that finds a parked sandbox may go
 //! past one that waits for room. Room is never given to a later waiter while an earlier one waits for room: a large
 //! sandbox does not starve behind small ones. To make room, parked sandboxes are told to leave, longest parked first.
+//! A sandbox that several calls share is as good as parked for whoever finds a free slot in it.
 
 use std::collections::{HashMap, VecDeque};
 
-use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
+use runlet_core::name::RevisionDigest;
 
-/// A function, as concurrency is counted.
-pub(crate) type FunctionKey = (Namespace, FunctionName);
-
-/// What a sandbox belongs to: it serves nobody else.
-pub(crate) type SandboxKey = (Namespace, RevisionDigest);
-
-/// What is wanted.
-#[derive(Debug, Clone)]
-pub(crate) struct Want {
-    /// The function, and how many executions of it may run at a time; `None`: not counted.
-    pub(crate) function: Option<(FunctionKey, u32)>,
-    /// A parked sandbox of this key will do.
-    pub(crate) reuse: Option<SandboxKey>,
-    /// Memory of a new sandbox, bytes.
-    pub(crate) memory: u64,
-}
-
-impl Want {
-    fn key(&self) -> Option<&FunctionKey> {
-        self.function.as_ref().map(|(key, _)| key)
-    }
-}
-
-/// What the host has.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Memory for sandboxes, bytes.
-    pub(crate) memory: u64,
-    /// Sandboxes at a time.
-    pub(crate) sandboxes: u32,
-    /// Waiters at a time, of those that count.
-    pub(crate) waiting: u32,
-}
+use super::Handle;
+use super::lot::{Lot, Parked, Taken};
+use super::want::{Bounds, FunctionKey, Want};
 
 /// How a function stands.
 #[derive(Debug, Default, Clone, Copy)]
@@ -51,23 +22,17 @@ struct Load {
     waiting: u32,
 }
 
-/// A sandbox that waits for its next execution.
-#[derive(Debug)]
-struct Parked<T> {
-    room: u64,
-    memory: u64,
-    function: FunctionKey,
-    key: SandboxKey,
-    handle: T,
-}
-
 /// Where an execution may run, as the book knows it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place<T> {
+#[derive(Debug)]
+pub(super) enum Place<T: Handle> {
     /// In this parked sandbox.
     Parked(T),
     /// In a new sandbox: number and size of its room.
     New(u64, u64),
+    /// In a sandbox that it shares with others: the number of its room.
+    Shared(T, u64),
+    /// In a new sandbox that others may share, with what it takes to serve them.
+    Opening(u64, u64, T, T::Rest),
 }
 
 #[derive(Debug)]
@@ -83,7 +48,7 @@ struct Waiter<W> {
 
 /// What became of one who came.
 #[derive(Debug)]
-pub(super) enum Arrival<T> {
+pub(super) enum Arrival<T: Handle> {
     /// It may start.
     Start(Place<T>),
     /// It waits under this ticket.
@@ -97,7 +62,7 @@ pub(super) enum Arrival<T> {
 /// What a change made happen; to be carried out once the lock is free.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Effects<T, W> {
+pub(super) struct Effects<T: Handle, W> {
     /// Waiters that may start: where, and the turn that was taken for them.
     pub(super) start: Vec<(W, Place<T>, Option<FunctionKey>)>,
     /// Parked sandboxes that have to leave.
@@ -106,15 +71,14 @@ pub(super) struct Effects<T, W> {
 
 /// The book: `T` is a handle on a parked sandbox, `W` is how a waiter is answered.
 #[derive(Debug)]
-pub(super) struct Book<T, W> {
+pub(super) struct Book<T: Handle, W> {
     bounds: Bounds,
     memory: u64,
     sandboxes: u32,
     /// Rooms that will come free without anybody's doing, and their memory.
     leaving: HashMap<u64, u64>,
     loads: HashMap<FunctionKey, Load>,
-    /// Longest parked first.
-    parked: Vec<Parked<T>>,
+    lot: Lot<T>,
     queue: VecDeque<Waiter<W>>,
     counted: u32,
     /// Whether somebody in the queue waits for room.
@@ -123,7 +87,7 @@ pub(super) struct Book<T, W> {
     next: u64,
 }
 
-impl<T, W> Book<T, W> {
+impl<T: Handle, W> Book<T, W> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -131,7 +95,7 @@ impl<T, W> Book<T, W> {
             sandboxes: 0,
             leaving: HashMap::new(),
             loads: HashMap::new(),
-            parked: Vec::new(),
+            lot: Lot::new(),
             queue: VecDeque::new(),
             counted: 0,
             short_of_room: false,
@@ -143,6 +107,11 @@ impl<T, W> Book<T, W> {
     /// Memory promised, sandboxes that exist, waiters.
     pub(super) fn usage(&self) -> (u64, u32, usize) {
         (self.memory, self.sandboxes, self.queue.len())
+    }
+
+    /// Sandboxes that wait for their next execution.
+    pub(super) fn parked(&self) -> u32 {
+        u32::try_from(self.parked.len()).unwrap_or(u32::MAX)
     }
 
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.
@@ -205,9 +174,12 @@ impl<T, W> Book<T, W> {
     /// A sandbox is gone.
     pub(super) fn end_room(&mut self, room: u64, memory: u64) -> Effects<T, W> {
         self.leaving.remove(&room);
+        let shared = self.lot.remove(room);
         self.memory = self.memory.saturating_sub(memory);
         self.sandboxes = self.sandboxes.saturating_sub(1);
-        self.pump()
+        let mut effects = self.pump();
+        effects.evict.extend(shared.map(|parked| parked.handle));
+        effects
     }
 
     /// A sandbox wants to have another size; `false` if there is no room for that.
@@ -232,22 +204,38 @@ impl<T, W> Book<T, W> {
             self.leaving.insert(room, memory);
             return Effects { start: Vec::new(), evict: vec![handle] };
         }
-        self.parked.push(Parked { room, memory, function, key, handle });
+        self.lot.put(Parked { room, memory, function, key, handle, slots: 1, free: 1 });
         self.pump()
     }
 
-    /// A parked sandbox ends by itself; `false` if it is parked no more: somebody has taken it, or told it to leave.
-    pub(super) fn unpark(&mut self, room: u64) -> (bool, Option<T>) {
-        let Some(at) = self.parked.iter().position(|parked| parked.room == room) else { return (false, None) };
-        let parked = self.parked.remove(at);
-        self.leaving.insert(parked.room, parked.memory);
-        (true, Some(parked.handle))
+    /// A call has left the sandbox that it shared.
+    pub(super) fn end_slot(&mut self, room: u64) -> Effects<T, W> {
+        self.lot.give_back(room);
+        self.pump()
+    }
+
+    /// A parked sandbox ends by itself; `false` if it is parked no more: somebody has taken it, or told it to leave. One
+    /// that is shared ends by itself only while nobody is in it, unless it is `unfit`.
+    pub(super) fn unpark(&mut self, room: u64, unfit: bool) -> (bool, Option<T>) {
+        if !unfit && !self.lot.is_idle(room) {
+            return (false, None);
+        }
+        let parked = self.lot.remove(room);
+        (parked.is_some(), parked.map(|parked| self.leave_lot(parked)))
     }
 
     /// Takes out what is parked for the function and is not of revision `keep`.
     pub(super) fn retire(&mut self, function: &FunctionKey, keep: &RevisionDigest) -> Vec<T> {
-        let retired = |parked: &Parked<T>| parked.function == *function && parked.key.1 != *keep;
-        if self.parked.iter().any(retired) { self.evict_where(retired) } else { Vec::new() }
+        let retired = self.lot.remove_where(|parked| parked.function == *function && parked.key.1 != *keep);
+        retired.into_iter().map(|parked| self.leave_lot(parked)).collect()
+    }
+
+    /// A sandbox that nobody finds any more: if nobody is in it, its room will come free soon.
+    fn leave_lot(&mut self, parked: Parked<T>) -> T {
+        if parked.is_idle() {
+            self.leaving.insert(parked.room, parked.memory);
+        }
+        parked.handle
     }
 
     /// From now on nobody starts. Takes out everything that is parked, and all waiters.
@@ -258,7 +246,8 @@ impl<T, W> Book<T, W> {
             answers.push(self.remove_waiter(0).answer);
         }
         self.short_of_room = false;
-        (self.evict_where(|_| true), answers)
+        let parked = self.lot.remove_where(|_| true);
+        (parked.into_iter().map(|parked| self.leave_lot(parked)).collect(), answers)
     }
 
     /// How many sandboxes could start now, and the memory for them, bytes. None while somebody waits for room.
@@ -266,8 +255,7 @@ impl<T, W> Book<T, W> {
         if self.short_of_room || self.closed {
             return (0, 0);
         }
-        let memory: u64 = self.parked.iter().map(|parked| parked.memory).sum();
-        let parked = u32::try_from(self.parked.len()).unwrap_or(u32::MAX);
+        let (parked, memory) = self.lot.idle();
         (
             self.bounds.sandboxes.saturating_sub(self.sandboxes).saturating_add(parked),
             self.bounds.memory.saturating_sub(self.memory) + memory,
@@ -300,11 +288,12 @@ impl<T, W> Book<T, W> {
         }
     }
 
-    /// A place for it: the parked sandbox that was parked last, or, unless it `may_not_take_room`, room.
+    /// A place for it: the sandbox that was parked last, or, unless it `may_not_take_room`, room.
     fn place(&mut self, want: &Want, may_not_take_room: bool) -> Option<Place<T>> {
-        let parked = want.reuse.as_ref().and_then(|key| self.parked.iter().rposition(|parked| parked.key == *key));
-        if let Some(at) = parked {
-            return Some(Place::Parked(self.parked.remove(at).handle));
+        match want.reuse.as_ref().and_then(|key| self.lot.take(key)) {
+            Some(Taken::Whole(handle)) => return Some(Place::Parked(handle)),
+            Some(Taken::Slot(handle, room)) => return Some(Place::Shared(handle, room)),
+            None => {}
         }
         let fits =
             self.memory.saturating_add(want.memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
@@ -314,31 +303,32 @@ impl<T, W> Book<T, W> {
         self.memory += want.memory;
         self.sandboxes += 1;
         self.next += 1;
-        Some(Place::New(self.next, want.memory))
+        let room = self.next;
+        // One that is shared can be found from now on: who comes next waits for it rather than for another.
+        if let (Some(key), Some(function), 2..) = (&want.reuse, want.key(), want.slots) {
+            let (handle, rest) = T::open();
+            let mine = handle.share();
+            let (function, key, slots) = (function.clone(), key.clone(), want.slots);
+            self.lot.put(Parked { room, memory: want.memory, function, key, handle, slots, free: slots - 1 });
+            return Some(Place::Opening(room, want.memory, mine, rest));
+        }
+        Some(Place::New(room, want.memory))
     }
 
     /// Tells parked sandboxes to leave until, once they have left, there is room for `memory` bytes.
     fn make_room(&mut self, memory: u64) -> Vec<T> {
         let mut evict = Vec::new();
-        while !self.parked.is_empty() {
+        loop {
             let leaving: u64 = self.leaving.values().sum();
             let leavers = u32::try_from(self.leaving.len()).unwrap_or(u32::MAX);
             let fits = self.memory.saturating_sub(leaving).saturating_add(memory) <= self.bounds.memory;
             if fits && self.sandboxes.saturating_sub(leavers) < self.bounds.sandboxes {
                 break;
             }
-            let parked = self.parked.remove(0);
-            self.leaving.insert(parked.room, parked.memory);
-            evict.push(parked.handle);
+            let Some(parked) = self.lot.remove_longest_idle() else { break };
+            evict.push(self.leave_lot(parked));
         }
         evict
-    }
-
-    fn evict_where(&mut self, which: impl Fn(&Parked<T>) -> bool) -> Vec<T> {
-        let (out, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.parked).into_iter().partition(which);
-        self.parked = kept;
-        self.leaving.extend(out.iter().map(|parked| (parked.room, parked.memory)));
-        out.into_iter().map(|parked| parked.handle).collect()
     }
 
     fn remove_waiter(&mut self, at: usize) -> Waiter<W> {

@@ -8,27 +8,40 @@ use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use tokio::time::Instant;
 
 use super::state::{Arrival, Book, Effects, Place};
-use super::{Admission, Bounds, FunctionKey, Refused, SandboxKey, Seat, Want};
+use super::{Admission, Bounds, FunctionKey, Handle, Refused, SandboxKey, Seat, Want};
 
 const MEMORY: u64 = 8;
 const SANDBOXES: u32 = 4;
-const WAITING: u32 = 6;
+pub(super) const WAITING: u32 = 6;
 const FUNCTIONS: usize = 3;
 
-fn function(n: usize) -> FunctionKey {
+pub(super) fn function(n: usize) -> FunctionKey {
     (Namespace::default_namespace(), FunctionName::new(format!("f{n}")).unwrap())
 }
 
-fn sandbox(n: usize) -> SandboxKey {
+pub(super) fn sandbox(n: usize) -> SandboxKey {
     (Namespace::default_namespace(), RevisionDigest::from_sha256(&[u8::try_from(n).unwrap(); 32]))
 }
 
 /// Function `n` may run `n + 1` times, and a sandbox of it needs `2 n + 1`; the last one is always fresh.
-fn want(n: usize) -> Want {
+pub(super) fn want(n: usize) -> Want {
     Want {
         function: Some((function(n), u32::try_from(n).unwrap() + 1)),
         reuse: (n + 1 < FUNCTIONS).then(|| sandbox(n)),
+        slots: 1,
         memory: 2 * n as u64 + 1,
+    }
+}
+
+impl Handle for u64 {
+    type Rest = ();
+
+    fn open() -> (Self, ()) {
+        (0, ())
+    }
+
+    fn share(&self) -> Self {
+        *self
     }
 }
 
@@ -113,6 +126,7 @@ impl Model {
                 assert_eq!(self.parked.remove(at).function, function, "a sandbox served somebody else");
                 room
             }
+            Place::Shared(..) | Place::Opening(..) => panic!("nobody shares here"),
         };
         self.running.push(Known { room, function });
         self.started.push(who);
@@ -184,7 +198,7 @@ impl Model {
             }
             Op::Break(nth) if !self.parked.is_empty() => {
                 let broken = self.parked.remove(nth % self.parked.len());
-                assert_eq!(self.book.unpark(broken.room), (true, Some(broken.room)));
+                assert_eq!(self.book.unpark(broken.room, false), (true, Some(broken.room)));
                 self.leaving.push(broken);
             }
             _ => {}
@@ -269,11 +283,11 @@ proptest! {
     }
 }
 
-fn gate(memory: u64, waiting: u32) -> Admission<u64> {
+pub(super) fn gate(memory: u64, waiting: u32) -> Admission<u64> {
     Admission::new(Bounds { memory, sandboxes: 8, waiting })
 }
 
-fn soon() -> Option<Instant> {
+pub(super) fn soon() -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(30))
 }
 
@@ -313,7 +327,7 @@ async fn who_comes_back_for_another_place_keeps_its_turn_and_goes_first() {
     let gate = gate(1, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    let other = Want { function: Some((function(1), 9)), reuse: None, memory: 1 };
+    let other = Want { function: Some((function(1), 9)), reuse: None, slots: 1, memory: 1 };
     let waits = gate.acquire(other, None, true);
     let again = gate.again(want(0), None);
     tokio::pin!(waits, again);
@@ -341,7 +355,7 @@ async fn closing_sends_everybody_away() {
     gate.park(&room, function(0), sandbox(0), room.number());
     let (waiter, ()) = tokio::join!(gate.acquire(want(0), None, true), async { gate.close() });
     assert_eq!(waiter.unwrap_err(), Refused::Closed);
-    assert!(!gate.unpark(room.number()));
+    assert!(!gate.unpark(room.number(), false));
     assert_eq!(gate.acquire(want(1), None, true).await.unwrap_err(), Refused::Closed);
     drop((turn, room));
     assert_eq!(gate.usage(), (0, 0, 0));

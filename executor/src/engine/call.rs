@@ -8,22 +8,25 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::poll;
 use runlet_core::clock;
-use runlet_core::engine::{EngineError, NewInvocation, Reply};
+use runlet_core::engine::{EngineError, NewInvocation, Reply, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::Manifest;
+use runlet_core::metric::{self, Stage};
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{CallStart, Finish};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
+use super::detach::{Detached, Left};
 use super::job::Job;
 use super::registry::Live;
 use super::run::{Ended, Placed, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
 use crate::road::Road;
+use crate::session::Spout;
 
 /// How long a call waits for a server that has just started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,8 +36,6 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an end is tried to be put on record for a call that may have a start.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
-
-type Answer = oneshot::Sender<Result<Reply, EngineError>>;
 
 /// A turn and a place for it.
 type Seated = (Turn<Handle>, Seat<Handle>);
@@ -61,7 +62,11 @@ impl From<Refused> for EngineError {
 
 impl Shared {
     /// Runs once, now. Once it has begun it goes on to its end, whether or not the caller waits for that.
-    pub(super) async fn call(self: &Arc<Self>, new: NewInvocation) -> Result<Reply, EngineError> {
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        new: NewInvocation,
+        pieces: Option<mpsc::Sender<ResultPiece>>,
+    ) -> Result<Reply, EngineError> {
         self.open_for_work().await?;
         let (revision, manifest) = self.resolve(&new).await?;
         let job = Job {
@@ -75,6 +80,7 @@ impl Shared {
             cause: new.cause.clone(),
             payload: new.payload.clone(),
             content_type: new.content_type.clone(),
+            pieces,
             manifest,
         };
         let mut patience = job.manifest.limits.timeout.0;
@@ -90,10 +96,7 @@ impl Shared {
         if let Some(Err(refused)) = admission.as_mut().output_mut() {
             return Err(refused.clone().into());
         }
-        let (answer, reply) = oneshot::channel();
-        self.tasks.spawn(Arc::clone(self).run_call(job, new, admission, answer));
-        // Only a panic leaves no answer.
-        reply.await.unwrap_or_else(|_| Err(EngineError::SandboxLost("the execution was cut off by a fault".to_owned())))
+        Detached::new(&self.tasks, |left| Arc::clone(self).run_call(job, new, admission, left)).await
     }
 
     /// Whether new work may begin.
@@ -115,17 +118,27 @@ impl Shared {
     async fn resolve(&self, new: &NewInvocation) -> Result<(RevisionDigest, Arc<Manifest>), EngineError> {
         let missing = |what, name: String| EngineError::NotFound { what, name, namespace: new.namespace.clone() };
         let Some(digest) = &new.revision else {
-            let function = self.store.current(&new.namespace, &new.function).await?;
-            let function = function.ok_or_else(|| missing("function", new.function.to_string()))?;
-            self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
-            return Ok((function.revision.clone(), self.manifests.of(&function)));
+            let current = self.store.current(&new.namespace, &new.function).await?;
+            let current = current.ok_or_else(|| missing("function", new.function.to_string()))?;
+            let function = &current.function;
+            // Behind an alias, sandboxes of other revisions are in use as well.
+            if current.aliases.is_empty() {
+                self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
+            }
+            return Ok((function.revision.clone(), self.manifests.of(function)));
         };
         let manifest = self.manifests.get(&new.namespace, digest).await?;
         let manifest = manifest.filter(|manifest| manifest.name == new.function);
         Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
     }
 
-    async fn run_call(self: Arc<Self>, job: Job, new: NewInvocation, admission: Admission, mut answer: Answer) {
+    async fn run_call(
+        self: Arc<Self>,
+        job: Job,
+        new: NewInvocation,
+        admission: Admission,
+        mut left: Left,
+    ) -> Result<Reply, EngineError> {
         let live = self.registry.enter(job.invocation, job.execution, None);
         let start = CallStart {
             invocation: job.invocation,
@@ -138,34 +151,47 @@ impl Shared {
         let road = self.road(&job);
         // It waits for its turn and its sandbox is made while the start goes on record; no code of the function runs before it is.
         let seated = async {
-            let (turn, seat) = self.turn(admission, &live, &mut answer).await?;
+            let (turn, seat) = self.turn(admission, &live, &mut left).await?;
             Ok((turn, self.place(&job, seat, &live).await))
         };
         let (started, seated) = tokio::join!(road.start(start), seated);
         if let Err(error) = started {
-            let _ = answer.send(Err(error.into()));
             drop(live);
-            self.never_started(&job, &road, seated.ok().map(|(_, placed)| placed)).await;
-            return;
+            let placed = seated.ok().map(|(_, placed)| placed);
+            self.tasks.spawn(Arc::clone(&self).never_started(job, road, placed));
+            return Err(error.into());
         }
         let (ended, refused) = match seated {
             Ok((turn, Ok(placed))) => (self.execute(&job, placed, turn, &live).await, None),
             Ok((_, Err(outcome))) => (Ended::before(outcome), None),
             Err(Unseated { outcome, told }) => (Ended::before(outcome), told),
         };
+        let (ended, rest) = ended.and_rest();
         let finish = ended.finish(&job, live.why());
         self.log_end(&job, &finish);
-        self.answer(&job, &road, finish, refused, answer).await;
+        let answer = self.answer(&job, road, finish, refused).await;
         self.bell.ring(job.invocation);
+        drop(live);
+        self.see_off(rest, answer.as_ref().is_ok_and(|reply| reply.outcome.is_ok())).await;
+        answer
+    }
+
+    /// Gives the reader of a result in pieces what is left of it, and the end, if it is `whole`.
+    async fn see_off(&self, rest: Spout, whole: bool) {
+        tokio::select! {
+            () = rest.finish(whole) => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 
     /// Waits for the turn of a call. One whose caller goes away before it is dropped from the queue.
-    async fn turn(&self, admission: Admission, live: &Live, answer: &mut Answer) -> Result<Seated, Unseated> {
+    async fn turn(&self, admission: Admission, live: &Live, left: &mut Left) -> Result<Seated, Unseated> {
+        let _timed = metric::timed(Stage::Admission);
         let mut admission = admission;
         let admitted = tokio::select! {
             () = &mut admission => admission.as_mut().take_output(),
             () = live.token.cancelled() => return Err(Unseated { outcome: ended_early(live), told: None }),
-            () = answer.closed() => {
+            _ = left => {
                 let outcome = Outcome::because(OutcomeKind::Cancelled, "the caller went away before it had begun");
                 return Err(Unseated { outcome, told: None });
             }
@@ -178,40 +204,48 @@ impl Shared {
     }
 
     /// The start is not known to be on record. It may be all the same, if only the answer was lost: then it gets an end.
-    async fn never_started(&self, job: &Job, road: &Road, placed: Option<Result<Placed, Outcome>>) {
+    async fn never_started(self: Arc<Self>, job: Job, road: Road, placed: Option<Result<Placed, Outcome>>) {
         if let Some(Ok(placed)) = placed {
-            self.unplace(job, placed).await;
+            self.unplace(&job, placed).await;
         }
         if matches!(road, Road::Spooled(_)) {
             // What a file refuses is not in it.
             return;
         }
         let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
-        let finish = Ended::before(outcome).finish(job, None);
+        let finish = Ended::before(outcome).finish(&job, None);
         if let Err(error) = road.finish(&finish, Some(CONFIRM_PATIENCE), &self.ended).await {
             tracing::debug!(execution.id = %job.execution, %error, "whether the call is on record is not known");
         }
     }
 
-    /// Answers the caller once the end is on record. If that takes too long the caller is told so, and it goes on.
+    /// The answer for the caller, once the end is on record. If that takes too long the caller is told so, and it goes on.
     /// One who was refused is told the reason instead of the outcome.
-    async fn answer(&self, job: &Job, road: &Road, finish: Finish, refused: Option<EngineError>, answer: Answer) {
+    async fn answer(
+        &self,
+        job: &Job,
+        road: Road,
+        finish: Finish,
+        refused: Option<EngineError>,
+    ) -> Result<Reply, EngineError> {
         match road.finish(&finish, Some(RECORD_PATIENCE), &self.ended).await {
             Ok(written) => {
-                let said = if let Some(refused) = refused {
-                    Err(refused)
-                } else if written || self.is_on_record(job, &finish).await {
-                    Ok(reply(finish))
-                } else {
-                    Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))
-                };
-                let _ = answer.send(said);
+                if let Some(refused) = refused {
+                    return Err(refused);
+                }
+                if written || self.is_on_record(job, &finish).await {
+                    return Ok(reply(finish));
+                }
+                Err(EngineError::SandboxLost("the execution was declared lost before it had ended".to_owned()))
             }
             Err(error) => {
-                let _ = answer.send(Err(error.into()));
-                if let Err(error) = road.finish(&finish, None, &self.ended).await {
-                    tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
-                }
+                let ended = self.ended.clone();
+                self.tasks.spawn(async move {
+                    if let Err(error) = road.finish(&finish, None, &ended).await {
+                        tracing::error!(execution.id = %finish.execution, %error, "the end of the execution is not on record");
+                    }
+                });
+                Err(error.into())
             }
         }
     }
@@ -226,12 +260,14 @@ impl Shared {
 
     /// One line per execution.
     pub(super) fn log_end(&self, job: &Job, finish: &Finish) {
+        metric::ended(&job.namespace, &job.function, finish.outcome.kind);
         let started = finish.running.as_ref();
         tracing::info!(
             namespace = %job.namespace,
             function.name = %job.function,
             invocation.id = %job.invocation,
             execution.id = %job.execution,
+            trace.id = job.cause.trace.as_ref().map(|trace| trace.parent.trace_id()),
             sandbox.id = started.map(|running| running.sandbox.as_str()),
             start = started.map(|running| running.start.as_str()),
             attempt = job.attempt,

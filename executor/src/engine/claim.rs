@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -47,6 +48,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         cause: claimed.cause,
         payload: claimed.payload,
         content_type: claimed.content_type,
+        pieces: None,
     };
     let ended = shared.run_job(&job, &live, transit).await;
     if live.why() == Some(Why::Disowned) {
@@ -82,6 +84,7 @@ impl Shared {
         live: &Live,
         transit: TaskTrackerToken,
     ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+        let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), None, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use runlet_core::cause::Cause;
 use runlet_core::clock::Timestamp;
+use runlet_core::engine::ResultPiece;
 use runlet_core::id::{ExecutionId, InvocationId};
-use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset, RuntimeKind};
+use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::body;
 use crate::admission::{FunctionKey, SandboxKey, Want};
 use crate::host::sandbox::{ProcessSpec, SandboxRequest};
-use crate::session::{Invocation, Launch};
+use crate::session::{Invocation, Launch, Spout};
 
 /// Where a program finds the context in the sandbox.
 const CONTEXT_FILE: &str = "/tmp/runlet-context.json";
@@ -35,6 +37,8 @@ pub(super) struct Job {
     pub(super) cause: Cause,
     pub(super) payload: Bytes,
     pub(super) content_type: Option<String>,
+    /// Where a result that comes in pieces goes while it comes.
+    pub(super) pieces: Option<mpsc::Sender<ResultPiece>>,
 }
 
 impl Job {
@@ -51,13 +55,14 @@ impl Job {
         Want {
             function: Some((self.function_key(), self.manifest.max_concurrency)),
             reuse: self.is_warm().then(|| self.sandbox_key()),
+            slots: self.manifest.concurrency,
             memory: self.manifest.limits.memory.0,
         }
     }
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset == Reset::Warm && self.manifest.runtime != RuntimeKind::Exec
+        self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
     }
 
     /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
@@ -110,9 +115,17 @@ impl Job {
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
         let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
+        process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).to_string()));
         process.stdin = true;
         process
+    }
+
+    /// The way from the code to whoever reads the result while it comes.
+    pub(super) fn spout(&self) -> Spout {
+        let Self { invocation, execution, .. } = *self;
+        let begins = move |content_type| ResultPiece::Begins { invocation, execution, content_type };
+        self.pieces.clone().map_or_else(Spout::closed, |pieces| Spout::new(pieces, Box::new(begins)))
     }
 
     /// The call, for a runner.
@@ -122,8 +135,10 @@ impl Job {
     }
 
     fn context(&self, deadline: Timestamp) -> serde_json::Value {
-        let Cause { kind, trigger, delivery, headers, normalised, .. } = &self.cause;
+        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
         json!({
+            "traceparent": trace.as_ref().map(|trace| &trace.parent),
+            "tracestate": trace.as_ref().and_then(|trace| trace.state.as_deref()),
             "namespace": self.namespace,
             "function": self.function,
             "revision": self.revision,
@@ -153,6 +168,10 @@ impl Job {
         ];
         facts.extend(self.cause.trigger.map(|id| ("RUNLET_TRIGGER", id.to_string())));
         facts.extend(self.cause.delivery.map(|id| ("RUNLET_DELIVERY", id.to_string())));
+        if let Some(trace) = &self.cause.trace {
+            facts.push(("TRACEPARENT", trace.parent.to_string()));
+            facts.extend(trace.state.clone().map(|state| ("TRACESTATE", state)));
+        }
         facts
     }
 }
@@ -193,6 +212,7 @@ mod tests {
             cause: Cause::of_kind(CauseKind::Webhook),
             payload: Bytes::new(),
             content_type: None,
+            pieces: None,
         }
     }
 

@@ -4,14 +4,14 @@
 //!  call ──► admission ──► start on record ──► sandbox ──► code ──► output, then end on record ──► answer
 //!  submit ► queue ► claim (dispatch) ► admission ───────► sandbox ──► ...                        (fenced)
 //! ```
-//! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs: every execution is a task of
-//! the engine. The engine refuses to know how requests arrive and how a sandbox is made.
+//! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs. The engine refuses to know how requests arrive and how a sandbox is made.
 
 mod backlog;
 mod bell;
 mod body;
 mod call;
 mod claim;
+mod detach;
 mod job;
 mod manifests;
 mod observe;
@@ -85,7 +85,8 @@ impl LocalEngine {
             Bounds { memory: options.memory.0, sandboxes: options.max_sandboxes, waiting: options.max_waiting };
         let gate: Gate = Admission::new(bounds);
         let tasks = TaskTracker::new();
-        let pool = Pool::new(gate.clone(), tasks.clone(), options.idle);
+        let ended = CancellationToken::new();
+        let pool = Pool::new(gate.clone(), tasks.clone(), options.idle, ended.clone());
         let shared = Shared {
             revisions: Revisions::new(&options.revisions_dir, store.clone()),
             manifests: Manifests::new(store.clone()),
@@ -95,7 +96,7 @@ impl LocalEngine {
             registry: Arc::default(),
             nudge: Notify::new(),
             stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
+            ended,
             ready: watch::Sender::new(false),
             options,
             host,

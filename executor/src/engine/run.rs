@@ -6,6 +6,7 @@ use bytes::Bytes;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::execution::{Remains, StartKind, Usage};
 use runlet_core::manifest::{Durability, RuntimeKind};
+use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::ledger::{Finish, Running};
 use tokio::time::Instant;
@@ -13,14 +14,14 @@ use tokio::time::Instant;
 use super::Shared;
 use super::job::Job;
 use super::registry::{Live, Why};
-use crate::admission::{Seat, Turn};
+use crate::admission::{Seat, Slot, Turn};
 use crate::host::sandbox::{Sandbox, SandboxEnd};
 use crate::lease::Leased;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
 use crate::road::Road;
-use crate::session::{Invoked, Session};
+use crate::session::{Invoked, Joined, Session, Spout, Terms, Ticket};
 
 /// A sandbox for an execution.
 pub(super) enum Placed {
@@ -28,6 +29,15 @@ pub(super) enum Placed {
     Warm(Warm),
     /// A new one, and the environment of the code.
     New { sandbox: Sandbox, room: Place, env: BTreeMap<String, String> },
+    /// One that it shares with others.
+    Shared(Berth),
+}
+
+/// A place in a sandbox that several calls share.
+pub(super) struct Berth {
+    ticket: Ticket,
+    slot: Slot<Handle>,
+    start: StartKind,
 }
 
 /// The moment an execution has to end by: on the clock that timers use, and on the wall.
@@ -47,6 +57,8 @@ pub(super) struct Ended {
     usage: Usage,
     remains: Option<Remains>,
     log: LogTotals,
+    /// What the reader of a result in pieces has not taken yet.
+    rest: Spout,
 }
 
 impl Ended {
@@ -60,13 +72,20 @@ impl Ended {
             usage: Usage::default(),
             remains: None,
             log: LogTotals::default(),
+            rest: Spout::closed(),
         }
     }
 
-    fn after(invoked: Invoked, running: Running) -> Self {
+    fn after(invoked: Invoked, running: Option<Running>, rest: Spout) -> Self {
         let Invoked { outcome, result, content_type, .. } = invoked;
         let result = outcome.is_ok().then_some((result, content_type));
-        Self { result, began: true, running: Some(running), ..Self::before(outcome) }
+        Self { result, began: true, running, rest, ..Self::before(outcome) }
+    }
+
+    /// Takes out what the reader of a result in pieces has not taken yet.
+    pub(super) fn and_rest(mut self) -> (Self, Spout) {
+        let rest = std::mem::replace(&mut self.rest, Spout::closed());
+        (self, rest)
     }
 
     /// Its sandbox ended with it. What it used is known if the sandbox served nobody else.
@@ -121,6 +140,7 @@ impl Shared {
     /// # Errors
     /// The outcome of an execution that cannot start.
     pub(super) async fn place(&self, job: &Job, seat: Seat<Handle>, live: &Live) -> Result<Placed, Outcome> {
+        let _timed = metric::timed(Stage::Place);
         let mut seat = seat;
         let room = loop {
             match seat {
@@ -133,6 +153,18 @@ impl Shared {
                         self.pool.bury(warm.session.into_sandbox(), warm.room).await;
                     }
                 }
+                Seat::Shared(handle, slot) => {
+                    if let Some(ticket) = handle.ticket() {
+                        return Ok(Placed::Shared(Berth { ticket, slot, start: StartKind::Warm }));
+                    }
+                }
+                Seat::Opening(room, requests, handle, slot) => {
+                    let (sandbox, env) = self.make(job).await?;
+                    self.pool.share(sandbox, room, job.launch(&env), requests);
+                    if let Some(ticket) = handle.ticket() {
+                        return Ok(Placed::Shared(Berth { ticket, slot, start: StartKind::Cold }));
+                    }
+                }
             }
             let until = Instant::now() + job.manifest.limits.timeout.0;
             seat = tokio::select! {
@@ -140,14 +172,24 @@ impl Shared {
                 () = live.token.cancelled() => return Err(ended_early(live)),
             };
         };
+        let (sandbox, env) = self.make(job).await?;
+        Ok(Placed::New { sandbox, room, env })
+    }
+
+    /// A new sandbox for the job, and the environment of its code.
+    async fn make(&self, job: &Job) -> Result<(Sandbox, BTreeMap<String, String>), Outcome> {
+        let init_error = |why: String| Outcome::because(OutcomeKind::InitError, why);
+        if let Some(missing) = runlet_runtimes::host::missing(job.manifest.runtime) {
+            return Err(init_error(missing));
+        }
         let env = job.environment(&*self.options.secrets)?;
         match self.revisions.ensure(&job.namespace, &job.revision).await {
             Ok(()) => {}
             Err(error @ RevisionError::Store(..)) => return Err(lost(error)),
-            Err(error) => return Err(Outcome::because(OutcomeKind::InitError, error.to_string())),
+            Err(error) => return Err(init_error(error.to_string())),
         }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
-        Ok(Placed::New { sandbox, room, env })
+        Ok((sandbox, env))
     }
 
     /// Gives back a sandbox in which nothing was run.
@@ -157,17 +199,20 @@ impl Shared {
             Placed::New { sandbox, room, .. } => {
                 self.pool.bury(sandbox, room).await;
             }
+            Placed::Shared(berth) => drop(berth),
         }
     }
 
     /// Runs the job in its sandbox. The turn ends with the code, the sandbox goes back to the pool or is gone; all
     /// output is on record when this returns.
     pub(super) async fn execute(&self, job: &Job, placed: Placed, turn: Turn<Handle>, live: &Live) -> Ended {
+        let _timed = metric::timed(Stage::Run);
         let timeout = job.manifest.limits.timeout.0;
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
         let mut sink = LogSink::new(self.road(job), self.tasks.clone(), owner, self.options.max_log, deadline.at);
         let ended = match placed {
+            Placed::Shared(berth) => self.run_shared(job, berth, deadline, live, &mut sink).await,
             Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
             Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
                 self.run_program(job, Leased::new(sandbox, room), &env, deadline, live, &mut sink).await
@@ -202,15 +247,51 @@ impl Shared {
     ) -> Ended {
         let running = self.note(job, start, warm.session.sandbox().name());
         let (call, max) = (job.call(deadline.wall), self.options.max_result);
-        let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink).await;
+        let mut spout = job.spout();
+        let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink, &mut spout).await;
         let keep = invoked.reusable && job.is_warm();
-        let ended = Ended::after(invoked, running);
+        let ended = Ended::after(invoked, Some(running), spout);
         if keep {
             self.pool.park(warm, job.function_key(), job.sandbox_key());
             return ended;
         }
         let end = self.pool.bury(warm.session.into_sandbox(), warm.room).await;
         ended.and_sandbox(end, start == StartKind::Cold)
+    }
+
+    /// One call in a sandbox that it shares with others. What it used cannot be told apart from what they used.
+    async fn run_shared(&self, job: &Job, berth: Berth, deadline: Deadline, live: &Live, sink: &mut LogSink) -> Ended {
+        let (mut berth, mut spout, mut running) = (berth, job.spout(), None);
+        loop {
+            let Berth { ticket, slot, start } = berth;
+            let max_result = self.options.max_result;
+            let terms = Terms { deadline: deadline.at.into_std(), max_result, cancel: &live.token };
+            let taken = |sandbox: &str| running = Some(self.note(job, start, sandbox));
+            let call = job.call(deadline.wall);
+            match ticket.call(call, Box::new(slot), terms, sink, &mut spout, taken).await {
+                Joined::Done(invoked) => return Ended::after(invoked, running, spout),
+                Joined::NotTaken => drop(ticket),
+            }
+            // The sandbox ended before the call came to it.
+            berth = match self.another_berth(job, deadline, live).await {
+                Ok(berth) => berth,
+                Err(outcome) => return Ended::before(outcome),
+            };
+        }
+    }
+
+    async fn another_berth(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Berth, Outcome> {
+        let seat = tokio::select! {
+            seat = self.gate.again(job.want(), Some(deadline.at)) => seat.map_err(lost)?,
+            () = live.token.cancelled() => return Err(ended_early(live)),
+        };
+        match self.place(job, seat, live).await? {
+            Placed::Shared(berth) => Ok(berth),
+            placed => {
+                self.unplace(job, placed).await;
+                Err(lost("it found no sandbox to share"))
+            }
+        }
     }
 
     /// A program that runs once: lease, exec, release.
@@ -228,7 +309,7 @@ impl Shared {
         let program = job.program(env, deadline.wall);
         let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;
         let end = leased.release(&self.pool).await;
-        Ended::after(invoked, running).and_sandbox(end, true)
+        Ended::after(invoked, Some(running), Spout::closed()).and_sandbox(end, true)
     }
 
     /// The road of its history.
@@ -243,6 +324,7 @@ impl Shared {
     /// Says that the code is given the event now.
     fn note(&self, job: &Job, start: StartKind, sandbox: &str) -> Running {
         let running = Running { execution: job.execution, start, sandbox: sandbox.to_owned(), at: clock::now() };
+        metric::started(start);
         self.ledger.running(running.clone());
         running
     }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use runlet_core::engine::{
     Capacity, Command, Engine, EngineError, Exec, Explanation, Lease, LeaseRequest, LogPiece, LogRead, NewInvocation,
-    Reply, Submission, Submitted, Verb,
+    Reply, ResultPiece, Submission, Submitted, Verb,
 };
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::invocation::InvocationState;
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::Namespace;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{LocalEngine, Shared};
@@ -26,7 +27,11 @@ impl Engine for LocalEngine {
     }
 
     fn call(&self, invocation: NewInvocation) -> Verb<'_, Reply> {
-        Box::pin(self.shared.call(invocation))
+        Box::pin(self.shared.call(invocation, None))
+    }
+
+    fn call_in_pieces(&self, invocation: NewInvocation, pieces: mpsc::Sender<ResultPiece>) -> Verb<'_, Reply> {
+        Box::pin(self.shared.call(invocation, Some(pieces)))
     }
 
     fn wait<'a>(&'a self, namespace: &'a Namespace, id: InvocationId, patience: Duration) -> Verb<'a, InvocationState> {
@@ -71,11 +76,13 @@ impl Engine for LocalEngine {
 
     fn capacity(&self) -> Capacity {
         let (memory_used, sandboxes, waiting) = self.shared.gate.usage();
+        let parked = self.shared.gate.parked();
         let bounds = self.shared.gate.bounds();
         Capacity {
             memory_total: bounds.memory,
             memory_used,
             sandboxes,
+            parked,
             sandboxes_max: bounds.sandboxes,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
         }
@@ -126,7 +133,7 @@ impl Shared {
                 RevisionError::Unpack(..) => EngineError::SandboxLost(error.to_string()),
             })?;
         }
-        let want = Want { function: None, reuse: None, memory: limits.memory.0 };
+        let want = Want { function: None, reuse: None, slots: 1, memory: limits.memory.0 };
         let (_turn, seat) = self.gate.acquire(want, Some(Instant::now() + patience), true).await?;
         let Seat::New(room) = seat else {
             return Err(EngineError::Conflict("a parked sandbox was given to a lease".to_owned()));

@@ -8,7 +8,7 @@ use runlet_core::unit::ByteSize;
 use runlet_runtimes::frame::{Frame, FrameError, Kind};
 use serde::Deserialize;
 
-use super::content_type;
+use super::{Spout, content_type};
 
 /// Lines of a traceback that are kept.
 const TRACE_LINES: usize = 200;
@@ -22,6 +22,10 @@ pub(super) enum Breach {
     Unexpected { got: Kind, expected: &'static str },
     #[error("the runner sent a frame of call {got} during call {expected}")]
     ForeignCall { got: u64, expected: u64 },
+    #[error("the runner sent a frame of call {0}, which does not run")]
+    NoSuchCall(u64),
+    #[error("the runner sent a log frame of stream {0:?}, where 1 is stdout and 2 is stderr")]
+    Stream(Option<u8>),
     #[error("the runner sent bytes behind the end of its answer")]
     AfterEnd,
     #[error("the runner sent a {kind:?} frame whose body is not as it should be: {reason}")]
@@ -45,8 +49,22 @@ impl Breach {
 /// What the code answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    Result { body: Bytes, content_type: &'static str },
-    Error(ErrorDetail),
+    Result {
+        body: Bytes,
+        content_type: &'static str,
+    },
+    /// `fatal`: the process says that it is not fit for another call.
+    Error {
+        detail: ErrorDetail,
+        fatal: bool,
+    },
+}
+
+impl Answered {
+    /// Whether the process is not fit for another call.
+    pub(super) const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Error { fatal: true, .. })
+    }
 }
 
 /// An answer on its way.
@@ -54,15 +72,30 @@ pub(super) enum Answered {
 pub(super) struct Answer {
     call: u64,
     max: usize,
-    /// The content type, once the result has begun.
-    begun: Option<&'static str>,
+    begun: Option<Begun>,
     body: BytesMut,
+}
+
+/// A result that has begun.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    content_type: &'static str,
+    /// Whether it is handed on as it comes. Such a one may still end as an error.
+    in_pieces: bool,
 }
 
 #[derive(Deserialize)]
 struct ResultHead<'a> {
     #[serde(borrow, default)]
     content_type: Option<Cow<'a, str>>,
+    #[serde(default)]
+    stream: bool,
+}
+
+#[derive(Deserialize)]
+struct ErrorTail {
+    #[serde(default)]
+    fatal: bool,
 }
 
 impl Answer {
@@ -71,33 +104,43 @@ impl Answer {
         Self { call, max, begun: None, body: BytesMut::new() }
     }
 
-    /// Takes the next frame; `Some` once the answer is complete.
-    pub(super) fn hear(&mut self, frame: Frame) -> Result<Option<Answered>, Breach> {
+    /// Takes the next frame; `Some` once the answer is complete. A result that comes in pieces goes to `spout` besides.
+    pub(super) fn hear(&mut self, frame: Frame, spout: &mut Spout) -> Result<Option<Answered>, Breach> {
         if frame.call != self.call {
             return Err(Breach::ForeignCall { got: frame.call, expected: self.call });
         }
         match (frame.kind, self.begun) {
-            (Kind::Error, None) if frame.end => Ok(Some(Answered::Error(error_detail(&frame)?))),
+            (Kind::Error, None | Some(Begun { in_pieces: true, .. })) if frame.end => {
+                let fatal = json::<ErrorTail>(&frame)?.fatal;
+                Ok(Some(Answered::Error { detail: error_detail(&frame)?, fatal }))
+            }
             (Kind::Result, None) => {
                 let head: ResultHead<'_> = json(&frame)?;
                 let content_type = known_type(head.content_type.as_deref());
-                self.begun = Some(content_type);
+                self.begun = Some(Begun { content_type, in_pieces: head.stream });
+                if head.stream {
+                    spout.begin(content_type);
+                }
                 Ok(frame.end.then_some(Answered::Result { body: Bytes::new(), content_type }))
             }
-            (Kind::Data, Some(content_type)) => self.hear_data(frame, content_type),
+            (Kind::Data, Some(begun)) => self.hear_data(frame, begun, spout),
             (got, None) => Err(Breach::Unexpected { got, expected: "a result or an error" }),
             (got, Some(_)) => Err(Breach::Unexpected { got, expected: "the rest of the result" }),
         }
     }
 
-    fn hear_data(&mut self, frame: Frame, content_type: &'static str) -> Result<Option<Answered>, Breach> {
+    fn hear_data(&mut self, frame: Frame, begun: Begun, spout: &mut Spout) -> Result<Option<Answered>, Breach> {
+        let Begun { content_type, in_pieces } = begun;
         if self.body.len() + frame.body.len() > self.max {
             return Err(Breach::TooLarge(self.max));
         }
-        if frame.end && self.body.is_empty() {
+        if frame.end && self.body.is_empty() && !in_pieces {
             return Ok(Some(Answered::Result { body: frame.body, content_type }));
         }
         self.body.extend_from_slice(&frame.body);
+        if in_pieces {
+            spout.give(frame.body);
+        }
         Ok(frame.end.then(|| Answered::Result { body: self.body.split().freeze(), content_type }))
     }
 }
@@ -131,10 +174,11 @@ fn clean(text: &mut String, max: usize) {
     }
 }
 
-/// Results are JSON, text or bytes; what else a runner calls its result is handed on as bytes.
+/// Results are JSON, lines of JSON, text or bytes; what else a runner calls its result is handed on as bytes.
 fn known_type(text: Option<&str>) -> &'static str {
     match text {
         None | Some(content_type::JSON) => content_type::JSON,
+        Some(content_type::LINES) => content_type::LINES,
         Some(content_type::TEXT | "text/plain") => content_type::TEXT,
         Some(_) => content_type::BYTES,
     }
@@ -153,7 +197,7 @@ mod tests {
         let mut heard = None;
         for frame in frames {
             assert_eq!(heard, None, "nothing is asked behind the end");
-            heard = answer.hear(frame)?;
+            heard = answer.hear(frame, &mut Spout::closed())?;
         }
         Ok(heard)
     }
@@ -182,7 +226,7 @@ mod tests {
     #[test]
     fn errors_are_read_and_made_fit_for_the_ledger() {
         let body = r#"{"type":"ValueError","message":"a\u0000b","trace":["one","two"]}"#;
-        let Some(Answered::Error(detail)) = hear([frame(Kind::Error, true, 3, body)]).unwrap() else {
+        let Some(Answered::Error { detail, fatal: false }) = hear([frame(Kind::Error, true, 3, body)]).unwrap() else {
             panic!("no error")
         };
         assert_eq!(detail.message, "a\u{fffd}b");
@@ -190,6 +234,18 @@ mod tests {
         let mut long = "ä".repeat(100);
         clean(&mut long, 7);
         assert_eq!(long, "äää…");
+    }
+
+    #[test]
+    fn a_result_in_pieces_may_end_as_an_error() {
+        let head = || frame(Kind::Result, false, 3, r#"{"content_type":"application/x-ndjson","stream":true}"#);
+        let piece = |end| frame(Kind::Data, end, 3, "1\n");
+        assert_eq!(hear([head(), piece(false), piece(true)]).unwrap(), result("1\n1\n", content_type::LINES));
+        let error = frame(Kind::Error, true, 3, r#"{"type":"E","message":"late","fatal":true}"#);
+        let Some(Answered::Error { detail, fatal: true }) = hear([head(), piece(false), error]).unwrap() else {
+            panic!("no error")
+        };
+        assert_eq!(detail.message, "late");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The first words between host and runner: hello, welcome and init, ready or init_error.
 
-use runlet_core::outcome::ErrorDetail;
+use runlet_core::outcome::{ErrorDetail, OutcomeKind};
 use runlet_runtimes::frame::{Frame, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Breach, error_detail, json};
 use super::channel::Channel;
+
+/// The feature of runners that serve several calls at a time.
+const CONCURRENCY: &str = "concurrency";
 
 /// How the greeting ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(super) struct Greeting<'a> {
 #[derive(Deserialize)]
 struct Hello {
     versions: Vec<u64>,
+    #[serde(default)]
+    features: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +52,17 @@ impl<'a> Greeting<'a> {
                 let hello: Hello = json(frame)?;
                 if !hello.versions.contains(&1) {
                     return Err(Breach::Version(hello.versions));
+                }
+                if self.init["concurrency"].as_u64().is_some_and(|calls| calls > 1)
+                    && !hello.features.iter().any(|feature| feature == CONCURRENCY)
+                {
+                    return Ok(Some(Greeted::InitError(ErrorDetail {
+                        kind: OutcomeKind::InitError.as_str().to_owned(),
+                        message: "the manifest says `concurrency`, and the runner does not list the feature \
+                                  \"concurrency\" in its hello: it serves one call at a time"
+                            .to_owned(),
+                        trace: Vec::new(),
+                    })));
                 }
                 channel.say(Kind::Welcome, 0, false, &Welcome { version: 1 })?;
                 channel.say(Kind::Init, 0, false, self.init).map_err(|_| Breach::OwnFrame("environment"))?;

@@ -1,17 +1,19 @@
-//! Talking to code in a sandbox: a runner that stays and serves calls over fd 3 ([`Session`]), or one process per call
-//! ([`run_once`]).
+//! Talking to code in a sandbox: a runner that stays and serves one call after another over fd 3 ([`Session`]) or several at a
+//! time ([`Crew`]), or one process per call ([`run_once`]).
 //!
 //! This module owns the conversation, the bytes that the code writes, and the word for how a call ended. It refuses to
 //! know which function it serves, who asked, and where output and results go.
 
 mod answer;
 mod channel;
+mod crew;
 mod greeting;
 mod native;
 mod oneshot;
 mod output;
 mod runner;
 mod scratch;
+mod spout;
 mod supervise;
 mod verdict;
 
@@ -23,8 +25,10 @@ use runlet_core::outcome::Outcome;
 
 use crate::host::sandbox::ProcessSpec;
 
+pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
 pub use native::Session;
 pub use oneshot::run_once;
+pub use spout::Spout;
 
 /// Where output goes while an execution runs.
 pub trait OutputSink: Send {
@@ -112,6 +116,7 @@ impl fmt::Debug for Invoked {
 /// The content types that results have.
 mod content_type {
     pub(super) const JSON: &str = "application/json";
+    pub(super) const LINES: &str = "application/x-ndjson";
     pub(super) const TEXT: &str = "text/plain; charset=utf-8";
     pub(super) const BYTES: &str = "application/octet-stream";
 }

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use runlet_core::outcome::{Outcome, OutcomeKind};
-use runlet_runtimes::frame::Kind;
+use runlet_runtimes::frame::{Frame, Kind};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Answered, Breach};
+use super::channel::Channel;
 use super::greeting::{Greeted, Greeting};
 use super::runner::{Halt, Runner};
 use super::supervise::{Push, supervise};
-use super::{BodyKind, Invocation, Invoked, Launch, OutputSink, verdict};
+use super::{BodyKind, Invocation, Invoked, Launch, OutputSink, Spout, verdict};
 use crate::host::sandbox::{ProcessSpec, Sandbox, SandboxError};
 
 /// How long the pipes of a sandbox that was killed may stay open.
@@ -76,6 +77,7 @@ impl Session {
         max_result: usize,
         cancel: &CancellationToken,
         sink: &mut impl OutputSink,
+        spout: &mut Spout,
     ) -> Invoked {
         if self.calls > 0 {
             // Written behind the end of the last call: nobody's. Before the first call it is the start's.
@@ -83,13 +85,14 @@ impl Session {
         }
         self.calls += 1;
         self.sandbox.arm(Some(deadline));
-        let work = talk(&mut self.runner, self.calls, call, max_result, sink);
+        let work = talk(&mut self.runner, self.calls, call, max_result, sink, spout);
         let (done, push) = supervise(|| self.sandbox.kill(), deadline, cancel, work).await;
         match done {
             Some(Ok(answered)) => {
                 self.sandbox.arm(None);
                 // From here on the timer cannot fire; before, it may have.
-                let reusable = push.is_none() && Instant::now() < deadline && self.is_in_order();
+                let reusable =
+                    push.is_none() && !answered.is_fatal() && Instant::now() < deadline && self.is_in_order();
                 if !reusable {
                     self.sandbox.kill();
                 }
@@ -124,6 +127,11 @@ impl Session {
         &self.sandbox
     }
 
+    /// The sandbox and the runner in it, for who talks to it in another way.
+    pub(super) fn into_parts(self) -> (Sandbox, Runner) {
+        (self.sandbox, self.runner)
+    }
+
     /// Ends the session; the sandbox is left for whoever destroys it.
     #[must_use]
     pub fn into_sandbox(self) -> Sandbox {
@@ -147,7 +155,8 @@ async fn greet(
         return Err(SandboxError::Protocol("it gave no channel to the runner".to_owned()));
     };
     let mut greeting = Greeting::new(&launch.init);
-    let greeted = runner.converse(|frame, channel| greeting.hear(&frame, channel), sink).await;
+    let hear = |frame: Frame, channel: &mut Channel, _: &mut Spout| greeting.hear(&frame, channel);
+    let greeted = runner.converse(hear, sink, &mut Spout::closed()).await;
     Ok((runner, greeted))
 }
 
@@ -168,23 +177,30 @@ async fn talk(
     call: Invocation,
     max_result: usize,
     sink: &mut impl OutputSink,
+    spout: &mut Spout,
 ) -> Result<Answered, Halt> {
-    let head = InvokeHead { body: call.body_kind, context: &call.context };
-    let bodiless = call.body_kind == BodyKind::None;
-    runner.channel.say(Kind::Invoke, number, bodiless, &head).map_err(|_| Breach::OwnFrame("context of the call"))?;
-    if !bodiless {
-        runner.channel.say_body(number, call.body);
-    }
+    say(&mut runner.channel, number, call)?;
     let mut answer = Answer::new(number, max_result);
-    runner.converse(|frame, _| answer.hear(frame), sink).await
+    runner.converse(|frame, _, spout| answer.hear(frame, spout), sink, spout).await
 }
 
-fn invoked(answered: Answered, reusable: bool) -> Invoked {
+/// Queues the frames of a call.
+pub(super) fn say(channel: &mut Channel, number: u64, call: Invocation) -> Result<(), Breach> {
+    let head = InvokeHead { body: call.body_kind, context: &call.context };
+    let bodiless = call.body_kind == BodyKind::None;
+    channel.say(Kind::Invoke, number, bodiless, &head).map_err(|_| Breach::OwnFrame("context of the call"))?;
+    if !bodiless {
+        channel.say_body(number, call.body);
+    }
+    Ok(())
+}
+
+pub(super) fn invoked(answered: Answered, reusable: bool) -> Invoked {
     match answered {
         Answered::Result { body, content_type } => {
             Invoked { outcome: Outcome::ok(), result: body, content_type, reusable }
         }
-        Answered::Error(detail) => {
+        Answered::Error { detail, .. } => {
             let outcome = Outcome { error: Some(detail), ..Outcome::of(OutcomeKind::Error) };
             Invoked { reusable, ..Invoked::failed(outcome) }
         }

@@ -9,10 +9,10 @@ use runlet_runtimes::frame::Frame;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::OutputSink;
 use super::answer::Breach;
 use super::channel::Channel;
 use super::output::Output;
+use super::{OutputSink, Spout};
 use crate::host::sandbox::{Process, ProcessEnd};
 
 /// How long a runner that has closed its channel may take to end: clearing up a large process takes its time.
@@ -84,6 +84,7 @@ enum Turn {
     Hear,
     Say,
     Output,
+    Flow,
     Deaf,
 }
 
@@ -95,10 +96,12 @@ impl Runner {
     }
 
     /// Writes what is queued, hands every frame to `hear` until it has what it wants, and carries output meanwhile.
+    /// Nothing is heard while `spout` is full: the code waits then.
     pub(super) async fn converse<T>(
         &mut self,
-        mut hear: impl FnMut(Frame, &mut Channel) -> Result<Option<T>, Breach>,
+        mut hear: impl FnMut(Frame, &mut Channel, &mut Spout) -> Result<Option<T>, Breach>,
         sink: &mut impl OutputSink,
+        spout: &mut Spout,
     ) -> Result<T, Halt> {
         let mut closing = pin!(sleep(CLOSED_PATIENCE));
         self.channel.write();
@@ -106,20 +109,21 @@ impl Runner {
             let turn = tokio::select! {
                 biased;
                 end = self.end.wait() => Turn::Ended(end),
-                () = self.channel.readable(), if self.channel.is_open() => Turn::Hear,
+                () = self.channel.readable(), if self.channel.is_open() && !spout.is_full() => Turn::Hear,
                 () = self.channel.writable(), if self.channel.has_unsent() => Turn::Say,
                 () = self.output.readable() => Turn::Output,
+                () = spout.flow(), if spout.has_waiting() => Turn::Flow,
                 () = &mut closing, if !self.channel.is_open() => Turn::Deaf,
             };
             match turn {
                 Turn::Ended(end) => {
                     // Its last frame may have come with it.
                     self.channel.read_last();
-                    return self.listen(&mut hear)?.ok_or(Halt::Ended(end));
+                    return self.listen(&mut hear, spout)?.ok_or(Halt::Ended(end));
                 }
                 Turn::Hear => {
                     self.channel.read();
-                    if let Some(heard) = self.listen(&mut hear)? {
+                    if let Some(heard) = self.listen(&mut hear, spout)? {
                         return Ok(heard);
                     }
                     if !self.channel.is_open() {
@@ -129,6 +133,7 @@ impl Runner {
                 }
                 Turn::Say => self.channel.write(),
                 Turn::Output => self.output.pump(sink).await,
+                Turn::Flow => {}
                 Turn::Deaf => return Err(Breach::Closed.into()),
             }
         }
@@ -137,10 +142,11 @@ impl Runner {
     /// Hands on the frames that have come.
     fn listen<T>(
         &mut self,
-        hear: &mut impl FnMut(Frame, &mut Channel) -> Result<Option<T>, Breach>,
+        hear: &mut impl FnMut(Frame, &mut Channel, &mut Spout) -> Result<Option<T>, Breach>,
+        spout: &mut Spout,
     ) -> Result<Option<T>, Breach> {
         while let Some(frame) = self.channel.next()? {
-            if let Some(heard) = hear(frame, &mut self.channel)? {
+            if let Some(heard) = hear(frame, &mut self.channel, spout)? {
                 return if self.channel.is_used_up() { Ok(Some(heard)) } else { Err(Breach::AfterEnd) };
             }
         }

@@ -3,10 +3,10 @@
 //! Only the body is signed. Event name and delivery id are headers: who has once seen a signed body can send it again
 //! under another id. That is GitHub's design; TLS in front of the hook keeps bodies unseen.
 
+mod normalise;
 mod payload;
 
-use std::borrow::Cow;
-
+use bytes::Bytes;
 use runlet_core::form;
 use runlet_core::secret::Secret;
 use runlet_triggers::webhook::{Adapter, Event, EventKind, Headers, Label, Refusal, Request};
@@ -25,6 +25,10 @@ const DELIVERY: &str = "x-github-delivery";
 pub(crate) struct Github;
 
 impl Adapter for Github {
+    fn usable(&self, secret: &Secret) -> Result<(), String> {
+        signature::not_empty(secret)
+    }
+
     fn verify(&self, request: &Request<'_>, secret: &Secret) -> Result<(), Refusal> {
         if request.headers.all(SIGNATURE).is_empty() && !request.headers.all(OLD_SIGNATURE).is_empty() {
             let text =
@@ -40,20 +44,19 @@ impl Adapter for Github {
 
     fn read(&self, request: &Request<'_>) -> Result<Event, Refusal> {
         let label = self.label(request.headers)?;
-        let payload = Payload::parse(&json(request)?)?;
-        let name = label.event.as_deref();
-        let kind = if name == Some("ping") { EventKind::Ping } else { EventKind::Deliver };
-        let branch = payload.branch(name);
-        let normalised = Some(payload.normalise(name));
-        Ok(Event { kind, label, branch, normalised })
+        let json = json(request)?;
+        let normalised = Payload::parse(&json)?.normalise(label.event.as_deref());
+        let kind = if label.event.as_deref() == Some("ping") { EventKind::Ping } else { EventKind::Deliver };
+        let branch = normalised.branch.clone();
+        Ok(Event { kind, label, branch, payload: Some(json), normalised: Some(normalised) })
     }
 }
 
 /// The JSON text of the body.
-fn json<'a>(request: &Request<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
+fn json(request: &Request<'_>) -> Result<Bytes, Refusal> {
     match request.headers.media_type()?.as_deref() {
-        None | Some("application/json") => Ok(Cow::Borrowed(request.body)),
-        Some(form::CONTENT_TYPE) => form::field(request.body, "payload").map(Cow::Owned).ok_or_else(|| {
+        None | Some("application/json") => Ok(request.body.clone()),
+        Some(form::CONTENT_TYPE) => form::field(request.body, "payload").map(Bytes::from).ok_or_else(|| {
             Refusal::Body(
                 "the form has no readable field `payload`; send that, or content-type application/json".to_owned(),
             )

@@ -1,60 +1,134 @@
 //! The few fields of GitHub's payloads that rules and records need. Everything else is the function's.
 
-use runlet_triggers::webhook::{Normalised, Refusal};
+use runlet_triggers::webhook::Refusal;
 use serde::Deserialize;
 
-use crate::loose::{Number, Object, Text, parse};
+use crate::loose::{First, Number, Object, Text, parse};
 
-const BRANCH: &str = "refs/heads/";
-const TAG: &str = "refs/tags/";
-
-/// A payload.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Payload {
-    #[serde(rename = "ref")]
-    reference: Text,
-    after: Text,
-    repository: Object<Repository>,
-    sender: Object<User>,
-    pusher: Object<Pusher>,
-    pull_request: Object<PullRequest>,
+/// Structs whose fields may all be absent.
+macro_rules! loose {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        pub(super) struct $name {
+            $($(#[$attr])* pub(super) $field: $type,)*
+        }
+    )*};
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Repository {
-    full_name: Text,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct User {
-    login: Text,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Pusher {
-    name: Text,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PullRequest {
-    number: Number,
-    user: Object<User>,
-    head: Object<End>,
-    base: Object<End>,
-}
-
-/// One end of a pull request.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct End {
-    #[serde(rename = "ref")]
-    reference: Text,
-    sha: Text,
+loose! {
+    /// A payload.
+    Payload {
+        action: Text,
+        #[serde(rename = "ref")]
+        reference: Text,
+        ref_type: Text,
+        before: Text,
+        after: Text,
+        sha: Text,
+        state: Text,
+        compare: Text,
+        target_url: Text,
+        commit_oid: Text,
+        repository: Object<Repository>,
+        sender: Object<User>,
+        pusher: Object<Pusher>,
+        pull_request: Object<Pull>,
+        issue: Object<Issue>,
+        comment: Object<Comment>,
+        review: Object<Comment>,
+        release: Object<Release>,
+        deployment: Object<Deployment>,
+        deployment_status: Object<DeploymentStatus>,
+        check_run: Object<CheckRun>,
+        check_suite: Object<Run>,
+        workflow_run: Object<Run>,
+        workflow_job: Object<Run>,
+        merge_group: Object<MergeGroup>,
+        build: Object<Build>,
+    }
+    Repository {
+        full_name: Text,
+    }
+    User {
+        login: Text,
+    }
+    Pusher {
+        name: Text,
+    }
+    Pull {
+        number: Number,
+        user: Object<User>,
+        head: Object<End>,
+        base: Object<End>,
+        html_url: Text,
+    }
+    /// One end of a pull request.
+    End {
+        #[serde(rename = "ref")]
+        reference: Text,
+        sha: Text,
+    }
+    Issue {
+        number: Number,
+        user: Object<User>,
+        html_url: Text,
+        pull_request: Object<Nothing>,
+    }
+    /// An object that only has to be there.
+    Nothing {}
+    /// A comment or a review.
+    Comment {
+        commit_id: Text,
+        user: Object<User>,
+        state: Text,
+        html_url: Text,
+    }
+    Release {
+        tag_name: Text,
+        author: Object<User>,
+        html_url: Text,
+    }
+    Deployment {
+        sha: Text,
+        creator: Object<User>,
+    }
+    DeploymentStatus {
+        state: Text,
+        target_url: Text,
+        creator: Object<User>,
+    }
+    CheckRun {
+        head_sha: Text,
+        status: Text,
+        conclusion: Text,
+        html_url: Text,
+        check_suite: Object<Run>,
+        pull_requests: First<Pull>,
+    }
+    /// A check suite, or a workflow's run or job.
+    Run {
+        head_branch: Text,
+        head_sha: Text,
+        before: Text,
+        status: Text,
+        conclusion: Text,
+        html_url: Text,
+        actor: Object<User>,
+        pull_requests: First<Pull>,
+    }
+    MergeGroup {
+        head_sha: Text,
+        head_ref: Text,
+        base_ref: Text,
+        base_sha: Text,
+    }
+    /// A build of pages.
+    Build {
+        commit: Text,
+        status: Text,
+    }
 }
 
 impl Payload {
@@ -62,46 +136,5 @@ impl Payload {
     pub(super) fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let Object(payload) = parse(json)?;
         payload.ok_or_else(|| Refusal::Body("the payload is JSON, but no object".to_owned()))
-    }
-
-    /// The branch that was pushed, or that the pull request goes to. Other events are about no branch.
-    pub(super) fn branch(&self, event: Option<&str>) -> Option<String> {
-        if event == Some("push") {
-            return self.reference.0.as_deref()?.strip_prefix(BRANCH).map(str::to_owned);
-        }
-        self.pull_request.0.as_ref()?.base.0.as_ref()?.reference.0.clone()
-    }
-
-    /// The payload in the shape that all forges share.
-    pub(super) fn normalise(self, event: Option<&str>) -> Normalised {
-        let branch = self.branch(event);
-        let login = |user: Object<User>| user.0.and_then(|user| user.login.0);
-        let common = Normalised {
-            provider: "github",
-            kind: event.unwrap_or("unknown").to_owned(),
-            repository: self.repository.0.and_then(|repository| repository.full_name.0),
-            branch,
-            ..Normalised::default()
-        };
-        let sender = login(self.sender);
-        if let Some(pull) = self.pull_request.0 {
-            let head = pull.head.0.unwrap_or_default();
-            return Normalised {
-                reference: head.reference.0.map(|branch| format!("{BRANCH}{branch}")),
-                sha: head.sha.0,
-                author: login(pull.user).or(sender),
-                pull_request: pull.number.0,
-                ..common
-            };
-        }
-        let pushed = event == Some("push");
-        let tag = pushed && self.reference.0.as_deref().is_some_and(|reference| reference.starts_with(TAG));
-        Normalised {
-            kind: if tag { "tag".to_owned() } else { common.kind },
-            reference: self.reference.0.filter(|_| pushed),
-            sha: self.after.0.filter(|sha| pushed && sha.bytes().any(|byte| byte != b'0')),
-            author: sender.or(self.pusher.0.and_then(|pusher| pusher.name.0)),
-            ..common
-        }
     }
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use runlet_core::clock;
 use runlet_core::id::TriggerId;
 use runlet_core::manifest::{AdapterKind, WebhookTrigger};
 use runlet_core::name::{FunctionName, HookPath, SecretName};
 use runlet_core::store::function::HookTrigger;
-use runlet_triggers::webhook::{Examined, examine};
+use runlet_triggers::webhook::{Examined, Normalised, examine};
 use serde_json::json;
 
 use super::*;
@@ -44,20 +45,21 @@ fn trigger() -> HookTrigger {
         spec: WebhookTrigger {
             path: HookPath::new("gh").unwrap(),
             adapter: AdapterKind::Github,
-            secret: SecretName::new("gh-hook").unwrap(),
+            secret: Some(SecretName::new("gh-hook").unwrap()),
             events: Vec::new(),
             branches: Vec::new(),
+            fields: BTreeMap::new(),
         },
     }
 }
 
 fn ask(headers: &Headers, body: &Bytes) -> Examined {
-    examine(&Github, &Secret::new(KEY), &Request { headers, body }, &[trigger()])
+    examine(&Github, &Secret::new(KEY), &Request { headers, body, at: clock::now() }, &[trigger()])
 }
 
 fn read(event: &str, payload: serde_json::Value) -> Event {
     let (headers, body) = (headers(event, "application/json", ""), Bytes::from(payload.to_string()));
-    Github.read(&Request { headers: &headers, body: &body }).unwrap()
+    Github.read(&Request { headers: &headers, body: &body, at: clock::now() }).unwrap()
 }
 
 fn form(payload: &[u8]) -> Bytes {
@@ -155,33 +157,78 @@ fn branches_are_those_of_pushes_and_pull_requests() {
     }
 }
 
+/// The shape of each fixture, as functions get it.
 #[test]
-fn pushes_and_pull_requests_are_normalised() {
-    let normalised = |name: &str| {
-        let payload = fixtures().remove(name).unwrap();
-        serde_json::to_value(read(name, serde_json::from_slice(&payload).unwrap()).normalised).unwrap()
+fn every_fixture_has_its_shape() {
+    let shapes: BTreeMap<String, Option<Normalised>> = fixtures()
+        .into_iter()
+        .map(|(name, payload)| {
+            let normalised = read(&name, serde_json::from_slice(&payload).unwrap()).normalised;
+            (name, normalised)
+        })
+        .collect();
+    insta::assert_json_snapshot!(shapes);
+}
+
+#[test]
+fn events_without_a_fixture_are_normalised_too() {
+    let shape = |event: &str, mut payload: serde_json::Value| {
+        payload["sender"] = json!({"login": "ann"});
+        let mut shape = serde_json::to_value(read(event, payload).normalised).unwrap();
+        for known in ["provider", "event"] {
+            shape.as_object_mut().unwrap().remove(known);
+        }
+        shape
     };
-    let push = json!({
-        "provider": "github",
-        "kind": "push",
-        "repository": "binkkatal/sample_app",
-        "ref": "refs/heads/master",
-        "branch": "master",
-        "sha": "fd489864e7642b48eaad6e3f155c10e46810ec72",
-        "author": "binkkatal",
+    let user = |login: &str| json!({"login": login});
+    let run = json!({
+        "head_branch": "main", "head_sha": "a1", "status": "completed", "conclusion": "failure", "html_url": "u",
+        "actor": user("bob"), "pull_requests": [{"number": 3}, {"number": 4}],
     });
-    assert_eq!(normalised("push"), push);
-    let pull_request = json!({
-        "provider": "github",
-        "kind": "pull_request",
-        "repository": "baxterthehacker/public-repo",
-        "ref": "refs/heads/changes",
-        "branch": "master",
-        "sha": "0d1a26e67d8f5eaf1f6ba5c57fc3c7d91ac0fd1c",
-        "author": "baxterthehacker",
-        "pull_request": 1,
+    let pipeline = json!({"kind": "pipeline", "branch": "main", "sha": "a1", "status": "failure", "url": "u", "author": "bob", "pull_request": 3});
+    let mut job = pipeline.clone();
+    job["kind"] = json!("job");
+    assert_eq!(shape("check_suite", json!({"check_suite": run})), pipeline);
+    assert_eq!(shape("workflow_job", json!({"workflow_job": run})), job);
+    let check = json!({"head_sha": "a2", "status": "queued", "check_suite": run});
+    let expected =
+        json!({"kind": "job", "branch": "main", "sha": "a2", "status": "queued", "author": "bob", "pull_request": 3});
+    assert_eq!(shape("check_run", json!({"check_run": check})), expected);
+    let comment = json!({"user": user("eve"), "html_url": "c"});
+    let on_issue = json!({"action": "created", "issue": {"number": 7, "user": user("bob")}, "comment": comment});
+    let expected = json!({"kind": "comment", "action": "created", "issue": 7, "author": "eve", "url": "c"});
+    assert_eq!(shape("issue_comment", on_issue), expected);
+    let on_pull = json!({"issue": {"number": 8, "pull_request": {"url": "x"}}, "comment": comment});
+    assert_eq!(
+        shape("issue_comment", on_pull),
+        json!({"kind": "comment", "pull_request": 8, "author": "eve", "url": "c"})
+    );
+    let review = json!({
+        "pull_request": {"number": 9, "head": {"ref": "fix", "sha": "a3"}, "base": {"ref": "main"}},
+        "review": {"user": user("eve"), "state": "approved"},
     });
-    assert_eq!(normalised("pull_request"), pull_request);
+    let expected = json!({
+        "kind": "review", "pull_request": 9, "ref": "refs/heads/fix", "branch": "main", "sha": "a3", "author": "eve",
+        "status": "approved",
+    });
+    assert_eq!(shape("pull_request_review", review), expected);
+    let deployed = json!({"deployment": {"sha": "a4"}, "deployment_status": {"state": "success", "target_url": "t"}});
+    let expected = json!({"kind": "deployment", "sha": "a4", "status": "success", "url": "t", "author": "ann"});
+    assert_eq!(shape("deployment_status", deployed), expected);
+    let queued =
+        json!({"merge_group": {"head_sha": "a5", "head_ref": "refs/heads/q/1", "base_ref": "refs/heads/main"}});
+    let expected =
+        json!({"kind": "merge_group", "sha": "a5", "ref": "refs/heads/q/1", "branch": "main", "author": "ann"});
+    assert_eq!(shape("merge_group", queued), expected);
+    let dispatch = shape("workflow_dispatch", json!({"ref": "refs/heads/main"}));
+    assert_eq!(
+        dispatch,
+        json!({"kind": "workflow_dispatch", "ref": "refs/heads/main", "branch": "main", "author": "ann"})
+    );
+    assert_eq!(
+        shape("brand_new", json!({"deployment": 7, "issue": []})),
+        json!({"kind": "brand_new", "author": "ann"})
+    );
 }
 
 #[test]
@@ -213,6 +260,6 @@ proptest! {
     fn any_bytes_are_survived(body: Vec<u8>, form in any::<bool>()) {
         let content_type = if form { form::CONTENT_TYPE } else { "application/json" };
         let headers = headers("push", content_type, "");
-        let _ = Github.read(&Request { headers: &headers, body: &Bytes::from(body) });
+        let _ = Github.read(&Request { headers: &headers, body: &Bytes::from(body), at: clock::now() });
     }
 }

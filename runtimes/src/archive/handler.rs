@@ -8,7 +8,8 @@ use super::tree::{Node, Tree};
 pub(super) fn check(manifest: &Manifest, text: &str, tree: &Tree<'_>) -> Result<(), ManifestError> {
     let checked = match manifest.runtime {
         RuntimeKind::Python => python(&manifest.handler, tree),
-        RuntimeKind::Exec => exec(&manifest.handler, tree),
+        RuntimeKind::Node => node(&manifest.handler, tree),
+        RuntimeKind::Exec | RuntimeKind::Custom => exec(&manifest.handler, tree),
     };
     checked.map_err(|message| ManifestError { line: line(text), key: "handler".to_owned(), message })
 }
@@ -35,6 +36,27 @@ fn python(handler: &str, tree: &Tree<'_>) -> Result<(), String> {
     }
     let there = some_of(tree, |path, _| path.ends_with(".py"));
     Err(format!("`{handler}` needs a file {base}.py or {base}/__init__.py; Python files here: {there}"))
+}
+
+/// What a module's file may end in; the runner looks for them in this order.
+const NODE_FILES: [&str; 3] = ["js", "mjs", "cjs"];
+
+fn node(handler: &str, tree: &Tree<'_>) -> Result<(), String> {
+    let leaves = handler.starts_with('/') || handler.split('/').any(|part| part == "..");
+    let parts = handler.rsplit_once('.').filter(|(module, export)| !module.is_empty() && !export.is_empty());
+    let Some((module, _)) = parts.filter(|_| !leaves) else {
+        return Err(format!(
+            "`{handler}` is not `module.export`; for `exports.handler` in index.js write \"index.handler\""
+        ));
+    };
+    let module = module.trim_start_matches("./");
+    if NODE_FILES.iter().any(|end| tree.file(&format!("{module}.{end}")).is_some()) {
+        return Ok(());
+    }
+    let there = some_of(tree, |path, _| {
+        !path.contains("node_modules/") && NODE_FILES.iter().any(|end| path.ends_with(&format!(".{end}")))
+    });
+    Err(format!("`{handler}` needs a file {module}.js, {module}.mjs or {module}.cjs; such files here: {there}"))
 }
 
 fn exec(handler: &str, tree: &Tree<'_>) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use runlet_core::clock::Timestamp;
 use runlet_core::manifest::AdapterKind;
 use runlet_core::problem::Code;
 use runlet_core::secret::Secret;
@@ -18,6 +19,8 @@ pub struct Request<'a> {
     pub headers: &'a Headers,
     /// Its body, byte for byte.
     pub body: &'a Bytes,
+    /// When it came, for signatures that are good for a while only.
+    pub at: Timestamp,
 }
 
 /// Why a request is not an event. The texts are told to the sender and kept on record; they never hold a value of the
@@ -64,7 +67,13 @@ impl From<Ambiguous> for Refusal {
 
 /// One kind of sender: how it signs, and what its requests mean.
 pub trait Adapter: Send + Sync + fmt::Debug {
-    /// Checks the signature over the raw bytes, in constant time. Looks at nothing else.
+    /// Looks at the hook's secret alone: whether signatures can be checked with it. Asked when a function is deployed.
+    ///
+    /// # Errors
+    /// What is wrong with it; never a part of it.
+    fn usable(&self, secret: &Secret) -> Result<(), String>;
+
+    /// Checks the signature over the raw bytes, in constant time. Looks at nothing else. A hook without a secret has an empty one.
     ///
     /// # Errors
     /// [`Refusal::Signature`] when it is missing, malformed or wrong.

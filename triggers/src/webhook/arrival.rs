@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use runlet_core::cause::{Cause, CauseKind};
+use runlet_core::clock;
 use runlet_core::engine::{DedupKey, NewInvocation};
+use runlet_core::manifest::AdapterKind;
 use runlet_core::name::{HookPath, Namespace};
 use runlet_core::secret::Secret;
 use runlet_core::store::delivery::{NewDelivery, Verdict};
@@ -15,9 +17,9 @@ use super::failure::Failure;
 use super::fingerprint::{FingerprintKey, for_code};
 use super::headers::Headers;
 
-/// Bytes that are kept of a body whose signature is wrong.
+/// Bytes that are kept of the body of a stranger's request that starts nothing.
 const STRANGER_BODY: usize = 64 << 10;
-/// Headers that are kept of a request whose signature is wrong.
+/// Headers that are kept of it.
 const STRANGER_HEADERS: usize = 64;
 /// Characters that are kept of each of them.
 const STRANGER_HEADER: usize = 512;
@@ -40,7 +42,7 @@ pub struct Incoming {
 pub(super) struct Arrival {
     pub(super) namespace: Namespace,
     pub(super) path: HookPath,
-    pub(super) adapter_name: &'static str,
+    pub(super) kind: AdapterKind,
     pub(super) adapter: &'static dyn Adapter,
     pub(super) triggers: Vec<HookTrigger>,
     pub(super) incoming: Incoming,
@@ -51,11 +53,16 @@ impl Arrival {
     pub(super) async fn examine(self, secret: Secret) -> Result<(Self, Examined), Failure> {
         let inline = self.incoming.body.len() <= INLINE_BODY;
         let examine = move || {
-            let request = Request { headers: &self.incoming.headers, body: &self.incoming.body };
+            let request = Request { headers: &self.incoming.headers, body: &self.incoming.body, at: clock::now() };
             let examined = examine(self.adapter, &secret, &request, &self.triggers);
             (self, examined)
         };
         if inline { Ok(examine()) } else { tokio::task::spawn_blocking(examine).await.map_err(Failure::Examine) }
+    }
+
+    /// Whether nobody knows who sent it, and it starts nothing.
+    pub(super) fn is_strangers(&self, verdict: Verdict) -> bool {
+        verdict == Verdict::BadSignature || (self.kind == AdapterKind::None && verdict != Verdict::Accepted)
     }
 
     /// What goes on record. Of a request that is not verified only a part is kept: strangers must not fill the disk.
@@ -69,7 +76,7 @@ impl Arrival {
         let mut delivery = NewDelivery {
             namespace: self.namespace.clone(),
             path: self.path.clone(),
-            adapter: self.adapter_name,
+            adapter: self.kind.as_str(),
             provider_id: label.provider_id,
             event: label.event,
             headers: key.record(&self.incoming.headers),
@@ -79,7 +86,7 @@ impl Arrival {
             verdict,
             reasons,
         };
-        if verdict == Verdict::BadSignature {
+        if self.is_strangers(verdict) {
             delivery.body = Bytes::copy_from_slice(delivery.body.get(..STRANGER_BODY).unwrap_or(&delivery.body));
             let headers = delivery.headers.into_iter().take(STRANGER_HEADERS);
             let cut = |text: String| text.chars().take(STRANGER_HEADER).collect::<String>();
@@ -92,6 +99,7 @@ impl Arrival {
     pub(super) fn invocations(&self, event: &Event, wanted: &[usize]) -> Vec<NewInvocation> {
         let cause = Cause {
             headers: for_code(&self.incoming.headers),
+            trace: self.incoming.headers.trace(),
             normalised: event.normalised.as_ref().and_then(|normalised| serde_json::to_value(normalised).ok()),
             ..Cause::of_kind(CauseKind::Webhook)
         };
@@ -117,18 +125,25 @@ impl Arrival {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use runlet_core::id::TriggerId;
-    use runlet_core::manifest::{AdapterKind, WebhookTrigger};
+    use runlet_core::manifest::WebhookTrigger;
     use runlet_core::name::{FunctionName, SecretName};
 
     use super::super::adapter::Refusal;
-    use super::super::event::{EventKind, Normalised};
+    use super::super::event::EventKind;
+    use super::super::normalised::Normalised;
     use super::*;
 
     #[derive(Debug)]
     struct Deaf;
 
     impl Adapter for Deaf {
+        fn usable(&self, _: &Secret) -> Result<(), String> {
+            Ok(())
+        }
+
         fn verify(&self, _: &Request<'_>, _: &Secret) -> Result<(), Refusal> {
             Err(Refusal::Signature("no".to_owned()))
         }
@@ -149,9 +164,10 @@ mod tests {
             spec: WebhookTrigger {
                 path: HookPath::new("gh").unwrap(),
                 adapter: AdapterKind::Github,
-                secret: SecretName::new("s").unwrap(),
+                secret: Some(SecretName::new("s").unwrap()),
                 events: Vec::new(),
                 branches: Vec::new(),
+                fields: BTreeMap::new(),
             },
         };
         let many = (0..100).map(|n| (format!("x-{n:03}"), "v".repeat(2000)));
@@ -160,7 +176,7 @@ mod tests {
         Arrival {
             namespace: Namespace::default_namespace(),
             path: HookPath::new("gh").unwrap(),
-            adapter_name: "github",
+            kind: AdapterKind::Github,
             adapter: &Deaf,
             triggers: vec![trigger("a"), trigger("b")],
             incoming: Incoming { headers, body: Bytes::copy_from_slice(body), source: "192.0.2.1".to_owned() },
@@ -170,7 +186,7 @@ mod tests {
     fn event(id: Option<&str>) -> Event {
         let label = Label { event: Some("push".to_owned()), provider_id: id.map(str::to_owned) };
         let normalised = Normalised { provider: "github", kind: "push".to_owned(), ..Normalised::default() };
-        Event { kind: EventKind::Deliver, label, branch: None, normalised: Some(normalised) }
+        Event { kind: EventKind::Deliver, label, branch: None, payload: None, normalised: Some(normalised) }
     }
 
     #[test]
@@ -186,6 +202,11 @@ mod tests {
         assert_eq!(verified.body, body);
         assert_eq!(verified.headers.len(), 102);
         assert!(verified.headers["authorization"].starts_with("hmac-sha256:"));
+
+        let public = Arrival { kind: AdapterKind::None, ..arrival };
+        for (verdict, kept) in [(Verdict::Ignored, STRANGER_BODY), (Verdict::Accepted, body.len())] {
+            assert_eq!(public.delivery(&key, Label::default(), verdict, Vec::new()).body.len(), kept, "{verdict:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What an adapter reads out of a verified request.
 
-use serde::Serialize;
+use bytes::Bytes;
+
+use super::normalised::Normalised;
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,33 +31,8 @@ pub struct Event {
     pub label: Label,
     /// The branch it is about, without `refs/heads/`; tags have none.
     pub branch: Option<String>,
+    /// Its JSON text, for rules that look into it; a body of another kind has none.
+    pub payload: Option<Bytes>,
     /// The event in the shape that all forges share, where the adapter knows one.
     pub normalised: Option<Normalised>,
-}
-
-/// An event in the shape that all forges share: code sees it as `cause.normalised`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Normalised {
-    /// Who sent it: `github`.
-    pub provider: &'static str,
-    /// `push`, `tag`, `pull_request`, or the sender's own name of the event.
-    pub kind: String,
-    /// `owner/name`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repository: Option<String>,
-    /// The full ref, for example `refs/heads/main`.
-    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
-    /// The branch, of a pull request the one it goes to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// The commit; absent where the push removed the ref.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sha: Option<String>,
-    /// Login of the person behind it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub author: Option<String>,
-    /// Number of the pull request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pull_request: Option<u64>,
 }

@@ -60,7 +60,10 @@ pub fn examine(adapter: &dyn Adapter, secret: &Secret, request: &Request<'_>, tr
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bytes::Bytes;
+    use runlet_core::clock;
     use runlet_core::id::TriggerId;
     use runlet_core::manifest::{AdapterKind, WebhookTrigger};
     use runlet_core::name::{FunctionName, HookPath, SecretName};
@@ -74,6 +77,10 @@ mod tests {
     struct Toy;
 
     impl Adapter for Toy {
+        fn usable(&self, _: &Secret) -> Result<(), String> {
+            Ok(())
+        }
+
         fn verify(&self, request: &Request<'_>, secret: &Secret) -> Result<(), Refusal> {
             if request.body.starts_with(secret.expose()) { Ok(()) } else { Err(Refusal::Signature("wrong".to_owned())) }
         }
@@ -86,7 +93,7 @@ mod tests {
             let name = std::str::from_utf8(&request.body[1..]).map_err(|_| Refusal::Body("not text".to_owned()))?;
             let kind = if name == "ping" { EventKind::Ping } else { EventKind::Deliver };
             let label = Label { event: Some(name.to_owned()), provider_id: None };
-            Ok(Event { kind, label, branch: None, normalised: None })
+            Ok(Event { kind, label, branch: None, payload: None, normalised: None })
         }
     }
 
@@ -97,16 +104,17 @@ mod tests {
             spec: WebhookTrigger {
                 path: HookPath::new("p").unwrap(),
                 adapter: AdapterKind::Hmac,
-                secret: SecretName::new("s").unwrap(),
+                secret: Some(SecretName::new("s").unwrap()),
                 events: events.iter().map(|event| (*event).to_owned()).collect(),
                 branches: Vec::new(),
+                fields: BTreeMap::new(),
             },
         }
     }
 
     fn ask(body: &'static [u8], triggers: &[HookTrigger]) -> Examined {
         let (headers, body) = (Headers::default(), Bytes::from_static(body));
-        examine(&Toy, &Secret::new("s"), &Request { headers: &headers, body: &body }, triggers)
+        examine(&Toy, &Secret::new("s"), &Request { headers: &headers, body: &body, at: clock::now() }, triggers)
     }
 
     #[test]

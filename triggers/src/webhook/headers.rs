@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use runlet_core::trace::Trace;
+
 /// Request headers. Their `Debug` shows names only: values may be credentials.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(BTreeMap<String, Vec<String>>);
@@ -51,6 +53,13 @@ impl Headers {
     pub fn media_type(&self) -> Result<Option<String>, Ambiguous> {
         let value = self.one("content-type")?;
         Ok(value.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()))
+    }
+
+    /// The trace that the sender says this belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        let values = |name| self.all(name).iter().map(String::as_bytes);
+        Trace::of_headers(values("traceparent"), values("tracestate"))
     }
 
     /// Names and their values, sorted by name.

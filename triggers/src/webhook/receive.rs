@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use runlet_core::engine::{Accepted, Engine, Submission};
 use runlet_core::id::DeliveryId;
+use runlet_core::manifest::AdapterKind;
+use runlet_core::metric;
 use runlet_core::name::{HookPath, Namespace};
 use runlet_core::secret::{Secret, Secrets};
 use runlet_core::store::Store;
@@ -19,7 +21,7 @@ use super::examine::Examined;
 use super::failure::{Failure, Refused};
 use super::fingerprint::FingerprintKey;
 
-/// Bytes of bodies with a wrong signature that are kept per hook and day.
+/// Bytes of strangers' bodies that are kept per hook and day.
 const STRANGER_BUDGET: u64 = 10 << 20;
 
 /// What the sender is told.
@@ -95,7 +97,7 @@ impl Receiver {
         let arrival = Arrival {
             namespace: namespace.clone(),
             path: path.clone(),
-            adapter_name: kind.as_str(),
+            kind,
             adapter: (self.adapters)(kind),
             triggers,
             incoming,
@@ -117,14 +119,19 @@ impl Receiver {
         }
     }
 
-    /// The hook's secret. An empty one would let everybody sign: it counts as none.
+    /// The hook's secret; that of a public hook is empty. Elsewhere an empty one would let everybody sign: it counts as
+    /// none.
     fn secret(&self, namespace: &Namespace, trigger: &HookTrigger) -> Result<Secret, Failure> {
-        let name = &trigger.spec.secret;
-        self.secrets.get(namespace, name).filter(|secret| !secret.expose().is_empty()).ok_or_else(|| {
+        let name = trigger.spec.secret.as_ref();
+        if name.is_none() && trigger.spec.adapter == AdapterKind::None {
+            return Ok(Secret::new(""));
+        }
+        let secret = name.and_then(|name| self.secrets.get(namespace, name));
+        secret.filter(|secret| !secret.expose().is_empty()).ok_or_else(|| {
             tracing::error!(
                 %namespace,
                 hook.path = %trigger.spec.path,
-                secret.name = %name,
+                secret.name = name.map(tracing::field::display),
                 "a delivery came for a hook whose secret is missing or empty; configure [secrets] for this namespace"
             );
             Failure::NoSecret
@@ -142,6 +149,8 @@ impl Receiver {
         let delivery = arrival.delivery(&self.key, event.label, Verdict::Accepted, reasons);
         let submitted = self.engine.submit(Submission { delivery: Some(delivery), invocations }).await?;
         let delivery = submitted.delivery.ok_or(Failure::NotRecorded)?;
+        let repeat = submitted.invocations.iter().all(|accepted| accepted.repeated);
+        metric::delivered(if repeat { Verdict::Duplicate } else { Verdict::Accepted });
         tracing::info!(
             delivery.id = %delivery,
             namespace = %arrival.namespace,
@@ -157,8 +166,10 @@ impl Receiver {
     async fn refuse(&self, arrival: &Arrival, refusal: Refusal) -> Result<Failure, Failure> {
         // What the headers claim helps to find the delivery at its sender; a broken header is left out of the record.
         let label = arrival.adapter.label(&arrival.incoming.headers).unwrap_or_default();
+        let budget = arrival.is_strangers(refusal.verdict()).then_some(STRANGER_BUDGET);
         let delivery = arrival.delivery(&self.key, label, refusal.verdict(), vec![refusal.to_string()]);
-        let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        let id = self.store.refuse_delivery(delivery, budget).await?;
+        metric::delivered(refusal.verdict());
         tracing::warn!(
             delivery.id = %id,
             namespace = %arrival.namespace,
@@ -171,8 +182,10 @@ impl Receiver {
 
     /// Puts a verified delivery on record that starts nothing.
     async fn ignore(&self, arrival: &Arrival, label: Label, reasons: Vec<String>) -> Result<DeliveryId, Failure> {
+        let budget = arrival.is_strangers(Verdict::Ignored).then_some(STRANGER_BUDGET);
         let delivery = arrival.delivery(&self.key, label, Verdict::Ignored, reasons);
-        let id = self.store.refuse_delivery(delivery, STRANGER_BUDGET).await?;
+        let id = self.store.refuse_delivery(delivery, budget).await?;
+        metric::delivered(Verdict::Ignored);
         let (namespace, path) = (&arrival.namespace, &arrival.path);
         tracing::info!(delivery.id = %id, %namespace, hook.path = %path, "delivery ignored");
         Ok(id)

@@ -3,6 +3,7 @@
 use runlet_core::manifest::WebhookTrigger;
 
 use super::event::Event;
+use super::fields::unmatched;
 
 /// What one trigger says to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +38,18 @@ pub fn decide(trigger: &WebhookTrigger, event: &Event) -> Decision {
             }
         });
     }
+    if let Some(reason) = unmatched(&trigger.fields, event.payload.as_deref()) {
+        return no(reason);
+    }
     let mut reason =
         name.map_or_else(|| "matched an event without a name".to_owned(), |name| format!("matched event {name}"));
     if let Some(branch) = branch {
         reason.push_str(", branch ");
         reason.push_str(branch);
+    }
+    for path in trigger.fields.keys() {
+        reason.push_str(", ");
+        reason.push_str(path.as_str());
     }
     Decision { wanted: true, reason }
 }
@@ -75,7 +83,10 @@ pub fn matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use runlet_core::manifest::AdapterKind;
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use runlet_core::manifest::{AdapterKind, FieldPath, FieldValue};
     use runlet_core::name::{HookPath, SecretName};
 
     use super::super::event::{EventKind, Label};
@@ -86,10 +97,16 @@ mod tests {
         WebhookTrigger {
             path: HookPath::new("gh").unwrap(),
             adapter: AdapterKind::Github,
-            secret: SecretName::new("gh-hook").unwrap(),
+            secret: Some(SecretName::new("gh-hook").unwrap()),
             events: owned(events),
             branches: owned(branches),
+            fields: BTreeMap::new(),
         }
+    }
+
+    fn picky(path: &str, value: &str) -> WebhookTrigger {
+        let field = (FieldPath::new(path).unwrap(), vec![FieldValue::Text(value.to_owned())]);
+        WebhookTrigger { fields: BTreeMap::from([field]), ..trigger(&[], &[]) }
     }
 
     fn event(name: Option<&str>, branch: Option<&str>) -> Event {
@@ -97,6 +114,7 @@ mod tests {
             kind: EventKind::Deliver,
             label: Label { event: name.map(str::to_owned), provider_id: None },
             branch: branch.map(str::to_owned),
+            payload: Some(Bytes::from_static(br#"{"a": "x", "b": 1}"#)),
             normalised: None,
         }
     }
@@ -117,6 +135,8 @@ mod tests {
             (&push_main, event(Some("issues"), None), false, "event issues is not in [push]"),
             (&push_main, event(None, None), false, "the delivery names no event, and only [push] is wanted"),
             (&trigger(&[], &[]), event(Some("issues"), None), true, "matched event issues"),
+            (&picky("a", "y"), event(Some("push"), None), false, r#"a is "x", and only ["y"] is wanted"#),
+            (&picky("a", "*"), event(Some("push"), None), true, "matched event push, a"),
             (&trigger(&[], &[]), event(None, None), true, "matched an event without a name"),
         ];
         for (trigger, event, wanted, reason) in cases {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::super::text::{clean, noun, word};
 use super::super::{Store, StoreError};
@@ -14,19 +15,22 @@ use crate::store::queue::cancel::notify;
 use crate::store::queue::wakeup::SCHEDULES;
 
 /// A trigger on record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TriggerRecord {
     /// Its id.
     pub id: TriggerId,
     /// The function it starts.
     pub function: FunctionName,
     /// What it says.
+    #[schema(value_type = Object)]
     pub spec: TriggerSpec,
     /// cron: all ticks up to here are decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub cursor: Option<Timestamp>,
     /// cron: the next tick, where it has been computed; the ledger does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
     /// Since when and why it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,9 +41,10 @@ pub struct TriggerRecord {
 }
 
 /// A pause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Paused {
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,9 +52,10 @@ pub struct Paused {
 }
 
 /// A tick that is decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TickRecord {
     /// The moment the schedule names.
+    #[schema(value_type = String, format = DateTime)]
     pub fires_at: Timestamp,
     /// What became of it.
     pub fate: Fate,
@@ -57,6 +63,7 @@ pub struct TickRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<InvocationId>,
     /// When it was decided.
+    #[schema(value_type = String, format = DateTime)]
     pub decided_at: Timestamp,
 }
 

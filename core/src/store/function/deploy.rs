@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Deployed, NewRevision};
+use super::{Deployed, Function, NewRevision};
 use crate::clock::{self, Timestamp};
 use crate::id::TriggerId;
 use crate::invocation::InvocationState;
 use crate::manifest::{AdapterKind, Manifest, TriggerSpec, WebhookTrigger};
-use crate::name::{FunctionName, Namespace, SecretName};
+use crate::name::{FunctionName, Namespace, RevisionDigest, SecretName};
+use crate::precondition::Precondition;
 use crate::store::queue::cancel::{close_waiting, notify};
 use crate::store::queue::wakeup::SCHEDULES;
 use crate::store::text::{json, noun};
@@ -20,36 +21,53 @@ impl Store {
     /// Puts a revision on record and points the function at it; its triggers replace those of the former revision.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when a hook path is in use by another function with another adapter or secret.
+    /// [`StoreError::Conflict`] when a hook path is in use by another function with another adapter or secret,
+    /// [`StoreError::Precondition`] when the current revision is not as the caller wants it to be.
     pub async fn deploy(&self, revision: NewRevision) -> Result<Deployed, StoreError> {
-        let NewRevision { namespace, manifest, .. } = &revision;
+        let NewRevision { namespace, digest, manifest, precondition, .. } = &revision;
         one_signature_a_path(manifest)?;
         let now = clock::now();
         let mut tx = self.pool().begin().await?;
         lock(&mut tx, namespace).await?;
+        let current = current(&mut tx, namespace, &manifest.name).await?;
+        expect(&manifest.name, precondition, current.as_ref())?;
         no_conflict(&mut tx, namespace, manifest).await?;
         let new_revision = insert_revision(&mut tx, &revision, now).await?;
-        point(&mut tx, &revision, now).await?;
+        if point(&mut tx, namespace, &manifest.name, digest, now).await? {
+            note(&mut tx, namespace, &manifest.name, digest, now).await?;
+        }
         replace_triggers(&mut tx, namespace, manifest, now).await?;
         tx.commit().await?;
-        self.inner.current.forget(namespace, &manifest.name);
-        let function = self.function(namespace, &manifest.name).await?;
-        let function = function.ok_or_else(|| {
-            StoreError::Conflict(format!(
-                "function `{}` was removed while it was being deployed; deploy it again",
-                manifest.name
-            ))
-        })?;
+        let function = self.as_changed(namespace, &manifest.name).await?;
         Ok(Deployed { function, new_revision })
     }
 
-    /// Removes a function and its triggers; revisions and history stay. Returns whether it was there.
+    /// The function after a change that this server made and that is committed.
+    pub(super) async fn as_changed(&self, namespace: &Namespace, name: &FunctionName) -> Result<Function, StoreError> {
+        self.inner.current.forget(namespace, name);
+        self.function(namespace, name).await?.ok_or_else(|| {
+            StoreError::Conflict(format!("function `{name}` was removed while it was being changed; deploy it again"))
+        })
+    }
+
+    /// Removes a function, its triggers and its aliases; revisions and history stay. Returns whether it was there.
     /// Invocations of it that still wait are cancelled.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn remove_function(&self, namespace: &Namespace, name: &FunctionName) -> Result<bool, StoreError> {
+    /// [`StoreError::Precondition`] when the current revision is not as the caller wants it to be.
+    pub async fn remove_function(
+        &self,
+        namespace: &Namespace,
+        name: &FunctionName,
+        precondition: &Precondition,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.pool().begin().await?;
+        if *precondition != Precondition::None {
+            // Only who asks for a condition waits for the deploys of others.
+            lock(&mut tx, namespace).await?;
+            let current = current(&mut tx, namespace, name).await?;
+            expect(name, precondition, current.as_ref())?;
+        }
         let removed =
             sqlx::query!("DELETE FROM functions WHERE namespace = $1 AND name = $2", namespace.as_str(), name.as_str())
                 .execute(&mut *tx)
@@ -70,6 +88,40 @@ impl Store {
     }
 }
 
+/// The current revision of a function, as the transaction sees it.
+pub(super) async fn current(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    name: &FunctionName,
+) -> Result<Option<RevisionDigest>, StoreError> {
+    let current = sqlx::query_scalar!(
+        r#"SELECT revision AS "revision: RevisionDigest" FROM functions WHERE namespace = $1 AND name = $2"#,
+        namespace.as_str(),
+        name.as_str(),
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(current)
+}
+
+/// Refuses where the current revision is not what the caller wants it to be.
+pub(super) fn expect(
+    name: &FunctionName,
+    precondition: &Precondition,
+    current: Option<&RevisionDigest>,
+) -> Result<(), StoreError> {
+    if precondition.holds(current.map(RevisionDigest::as_str)) {
+        return Ok(());
+    }
+    Err(StoreError::Precondition(match current {
+        Some(current) => format!(
+            "function `{name}` is at revision {current}, which is not what the request expects; look at what changed, then \
+             send that revision in If-Match"
+        ),
+        None => format!("there is no function `{name}`, and the request expects one; leave If-Match out to make it"),
+    }))
+}
+
 /// The webhooks of a manifest.
 fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
     manifest.triggers.iter().filter_map(|trigger| match trigger {
@@ -80,10 +132,10 @@ fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
 
 /// A path has one adapter and one secret, within a manifest as over all functions: a delivery is verified once, before anybody reads it.
 fn one_signature_a_path(manifest: &Manifest) -> Result<(), StoreError> {
-    let mut seen: HashMap<&str, (AdapterKind, &SecretName)> = HashMap::new();
+    let mut seen: HashMap<&str, (AdapterKind, Option<&SecretName>)> = HashMap::new();
     for spec in webhooks(manifest) {
-        let first = *seen.entry(spec.path.as_str()).or_insert((spec.adapter, &spec.secret));
-        if first != (spec.adapter, &spec.secret) {
+        let first = *seen.entry(spec.path.as_str()).or_insert((spec.adapter, spec.secret.as_ref()));
+        if first != (spec.adapter, spec.secret.as_ref()) {
             return Err(StoreError::Conflict(format!(
                 "two triggers of function `{}` on hook path `{}` differ in adapter or secret; give them the same, or another path",
                 manifest.name, spec.path
@@ -94,7 +146,7 @@ fn one_signature_a_path(manifest: &Manifest) -> Result<(), StoreError> {
 }
 
 /// One deploy at a time in a namespace: two at once could each miss the other's hooks.
-async fn lock(tx: &mut PgConnection, namespace: &Namespace) -> Result<(), StoreError> {
+pub(super) async fn lock(tx: &mut PgConnection, namespace: &Namespace) -> Result<(), StoreError> {
     sqlx::query_scalar!("SELECT name FROM namespaces WHERE name = $1 FOR NO KEY UPDATE", namespace.as_str())
         .fetch_optional(tx)
         .await?
@@ -102,7 +154,11 @@ async fn lock(tx: &mut PgConnection, namespace: &Namespace) -> Result<(), StoreE
     Ok(())
 }
 
-async fn no_conflict(tx: &mut PgConnection, namespace: &Namespace, manifest: &Manifest) -> Result<(), StoreError> {
+pub(super) async fn no_conflict(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    manifest: &Manifest,
+) -> Result<(), StoreError> {
     let paths: Vec<&str> = webhooks(manifest).map(|spec| spec.path.as_str()).collect();
     let others = sqlx::query!(
         r#"SELECT id AS "id: TriggerId", function, spec FROM triggers
@@ -115,8 +171,9 @@ async fn no_conflict(tx: &mut PgConnection, namespace: &Namespace, manifest: &Ma
     .await?;
     for other in others {
         let spec: WebhookTrigger = noun("triggers", &other.id, other.spec)?;
-        let differs =
-            |own: &&WebhookTrigger| own.path == spec.path && (own.adapter, &own.secret) != (spec.adapter, &spec.secret);
+        let differs = |own: &&WebhookTrigger| {
+            own.path == spec.path && (own.adapter, own.secret.as_ref()) != (spec.adapter, spec.secret.as_ref())
+        };
         if webhooks(manifest).any(|own| differs(&own)) {
             return Err(StoreError::Conflict(format!(
                 "hook path `{}` belongs to function `{}` with another adapter or secret; use the same ones, or another path",
@@ -142,14 +199,41 @@ async fn insert_revision(tx: &mut PgConnection, revision: &NewRevision, now: Tim
     Ok(done.rows_affected() == 1)
 }
 
-async fn point(tx: &mut PgConnection, revision: &NewRevision, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!(
+/// Points a function at a revision; returns whether it pointed elsewhere before.
+pub(super) async fn point(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    name: &FunctionName,
+    digest: &RevisionDigest,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
         "INSERT INTO functions AS f (namespace, name, revision, created_at, deployed_at) VALUES ($1, $2, $3, $4, $4)
          ON CONFLICT (namespace, name) DO UPDATE SET revision = excluded.revision, deployed_at = excluded.deployed_at
          WHERE f.revision <> excluded.revision",
-        revision.namespace.as_str(),
-        revision.manifest.name.as_str(),
-        revision.digest.as_str(),
+        namespace.as_str(),
+        name.as_str(),
+        digest.as_str(),
+        now,
+    )
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Puts on record that a function points at a revision from now on.
+pub(super) async fn note(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    name: &FunctionName,
+    digest: &RevisionDigest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO deployments (namespace, function, revision, at) VALUES ($1, $2, $3, $4)",
+        namespace.as_str(),
+        name.as_str(),
+        digest.as_str(),
         now,
     )
     .execute(tx)
@@ -157,7 +241,7 @@ async fn point(tx: &mut PgConnection, revision: &NewRevision, now: Timestamp) ->
     Ok(())
 }
 
-async fn replace_triggers(
+pub(super) async fn replace_triggers(
     tx: &mut PgConnection,
     namespace: &Namespace,
     manifest: &Manifest,

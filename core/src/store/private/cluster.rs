@@ -146,6 +146,14 @@ fn own_dir(path: &Path, user: RunAs) -> Result<(), StoreError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| cannot(&error))
 }
 
+/// What a server would use, without touching anything: the directory of the binaries and their major version.
+///
+/// # Errors
+/// Where there are none, or none for the data that is there.
+pub fn look(options: &PrivateOptions) -> Result<(PathBuf, u32), StoreError> {
+    choose(&options.base, options.bin_dir.as_deref())
+}
+
 /// The binaries to use and their major version: those of the data that is there, else the newest.
 fn choose(base: &Path, given: Option<&Path>) -> Result<(PathBuf, u32), StoreError> {
     let mut found: Vec<(u32, PathBuf)> =

@@ -62,15 +62,17 @@ impl Python {
 
     async fn greet(&mut self, kept: &mut Kept) -> Greeted {
         let mut greeting = Greeting::new(&self.init);
-        let greeted = self.runner.converse(|frame, channel| greeting.hear(&frame, channel), kept).await;
+        let greeted =
+            self.runner.converse(|frame, channel, _| greeting.hear(&frame, channel), kept, &mut Spout::closed()).await;
         self.runner.output.drain(kept).await;
         greeted.expect("the runner keeps the rules")
     }
 
     async fn call(&mut self, number: u64, body_kind: BodyKind, body: Bytes, kept: &mut Kept) -> Invoked {
         let call = Invocation { context: json!({"function": "f", "attempt": 1}), body_kind, body };
-        let answered =
-            talk(&mut self.runner, number, call, 50_000_000, kept).await.expect("the runner keeps the rules");
+        let answered = talk(&mut self.runner, number, call, 50_000_000, kept, &mut Spout::closed())
+            .await
+            .expect("the runner keeps the rules");
         self.runner.output.drain(kept).await;
         invoked(answered, true)
     }

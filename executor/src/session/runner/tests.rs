@@ -60,7 +60,7 @@ fn small_result() -> [Frame; 2] {
 
 async fn call(runner: &mut Runner, sink: &mut Kept) -> Result<Answered, Halt> {
     let mut answer = Answer::new(1, MAX);
-    let answered = runner.converse(|frame, _| answer.hear(frame), sink).await;
+    let answered = runner.converse(|frame, _, spout| answer.hear(frame, spout), sink, &mut Spout::closed()).await;
     runner.output.drain(sink).await;
     answered
 }
@@ -78,7 +78,8 @@ async fn the_greeting_goes_both_ways() {
     let init = serde_json::json!({"handler": "main.handle"});
     let mut greeting = Greeting::new(&init);
     let mut kept = Kept::default();
-    let host = runner.converse(|frame, channel| greeting.hear(&frame, channel), &mut kept);
+    let mut closed = Spout::closed();
+    let host = runner.converse(|frame, channel, _| greeting.hear(&frame, channel), &mut kept, &mut closed);
     let code = async {
         inside.say(&[frame(Kind::Hello, false, 0, br#"{"versions":[1,2],"features":[],"runtime":"x"}"#)]).await;
         assert_eq!(inside.hear().await, frame(Kind::Welcome, false, 0, br#"{"version":1}"#));
@@ -96,7 +97,8 @@ async fn a_runner_of_another_version_is_refused() {
     inside.say(&[frame(Kind::Hello, false, 0, br#"{"versions":[2]}"#)]).await;
     let init = serde_json::Value::Null;
     let mut greeting = Greeting::new(&init);
-    let halt = runner.converse(|frame, channel| greeting.hear(&frame, channel), &mut Kept::default()).await;
+    let hear = |frame: Frame, channel: &mut Channel, _: &mut Spout| greeting.hear(&frame, channel);
+    let halt = runner.converse(hear, &mut Kept::default(), &mut Spout::closed()).await;
     assert!(matches!(halt, Err(Halt::Broke(Breach::Version(versions))) if versions == [2]));
 }
 

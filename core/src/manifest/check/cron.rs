@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cron::{CronTrigger, Misfire, Overlap};
+use crate::manifest::{CronTrigger, Misfire, Overlap};
 use crate::unit::Span;
 
 /// The keys of a cron trigger, as written.

@@ -1,0 +1,173 @@
+//! What runlet counts about itself: every name, what it means, and the one line by which each room counts it.
+//!
+//! Names follow Prometheus: base units in the name, `_total` for counters. Labels have few values: routes, words of the contract,
+//! functions; never an id. Where nobody has installed a recorder (the client verbs, unit tests) counting does nothing.
+
+use std::time::{Duration, Instant};
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::execution::StartKind;
+use crate::name::{FunctionName, Namespace};
+use crate::outcome::OutcomeKind;
+use crate::store::delivery::Verdict;
+
+/// A part of the way of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for a turn of the function and room on the host.
+    Admission,
+    /// Getting a sandbox: a parked one, or making one.
+    Place,
+    /// The code, from its start to its end.
+    Run,
+    /// Putting the end on record.
+    Record,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Place => "place",
+            Self::Run => "run",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// Measures a stage until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Timed(Stage, Instant);
+
+/// Begins to measure a stage.
+pub fn timed(stage: Stage) -> Timed {
+    Timed(stage, Instant::now())
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        histogram!("runlet_stage_duration_seconds", "stage" => self.0.as_str()).record(self.1.elapsed());
+    }
+}
+
+/// Code was given its event in a sandbox of this kind.
+pub fn started(kind: StartKind) {
+    counter!("runlet_execution_starts_total", "kind" => kind.as_str()).increment(1);
+}
+
+/// An execution ended.
+pub fn ended(namespace: &Namespace, function: &FunctionName, outcome: OutcomeKind) {
+    counter!(
+        "runlet_executions_total",
+        "namespace" => namespace.to_string(), "function" => function.to_string(), "outcome" => outcome.as_str()
+    )
+    .increment(1);
+}
+
+/// A delivery is on record.
+pub fn delivered(verdict: Verdict) {
+    counter!("runlet_deliveries_total", "verdict" => verdict.as_str()).increment(1);
+}
+
+/// A request was answered.
+pub fn answered(route: &'static str, method: &'static str, status: u16, took: Duration) {
+    counter!("runlet_http_requests_total", "route" => route, "method" => method, "status" => status.to_string())
+        .increment(1);
+    histogram!("runlet_http_request_duration_seconds", "route" => route, "method" => method).record(took);
+}
+
+/// A connection of this listener began (`1`) or ended (`-1`).
+pub fn connections(listener: &'static str, change: f64) {
+    gauge!("runlet_http_connections", "listener" => listener).increment(change);
+}
+
+/// The server closed a connection by itself.
+pub fn cut_off(reason: &'static str) {
+    counter!("runlet_http_connections_cut_total", "reason" => reason).increment(1);
+}
+
+/// The files of the certificate were read again.
+pub fn reloaded(result: &'static str) {
+    counter!("runlet_tls_reloads_total", "result" => result).increment(1);
+}
+
+/// A connection to the database was waited for.
+pub fn acquired(pool: &'static str, waited: Duration) {
+    histogram!("runlet_postgres_acquire_duration_seconds", "pool" => pool).record(waited);
+}
+
+/// Connections to the database.
+pub fn connections_of(pool: &'static str, state: &'static str, count: f64) {
+    gauge!("runlet_postgres_connections", "pool" => pool, "state" => state).set(count);
+}
+
+/// CPU time of this process in whole seconds.
+pub fn processor(seconds: u64) {
+    counter!("process_cpu_seconds_total").absolute(seconds);
+}
+
+/// A value as it is now.
+pub fn level(name: &'static str, value: f64) {
+    gauge!(name).set(value);
+}
+
+/// A value as it is now, of one of several.
+pub fn level_of(name: &'static str, label: &'static str, word: &'static str, value: f64) {
+    gauge!(name, label => word).set(value);
+}
+
+/// Says what each name means; once, when the recorder is there.
+pub fn describe() {
+    for (name, what) in COUNTERS {
+        describe_counter!(name, what);
+    }
+    for (name, what) in GAUGES {
+        describe_gauge!(name, what);
+    }
+    for (name, what) in HISTOGRAMS {
+        describe_histogram!(name, what);
+    }
+}
+
+const COUNTERS: [(&str, &str); 7] = [
+    ("runlet_http_requests_total", "Requests that were answered, by the pattern of their route."),
+    ("runlet_http_connections_cut_total", "Connections that the server closed by itself, by reason."),
+    ("runlet_tls_reloads_total", "How often the files of the certificate were read again, by result."),
+    ("runlet_executions_total", "Executions that ended on this server, by outcome."),
+    ("runlet_execution_starts_total", "Executions whose code was given its event, by how their sandbox came to be."),
+    ("runlet_deliveries_total", "Deliveries that were put on record, by verdict."),
+    ("process_cpu_seconds_total", "CPU time of the server process."),
+];
+
+const GAUGES: [(&str, &str); 19] = [
+    ("runlet_build_info", "Always 1; its labels say what runs."),
+    ("runlet_http_connections", "Connections that are open, by listener."),
+    (
+        "runlet_queue_invocations",
+        "Asynchronous invocations that are not terminal, by state, of all servers of the database.",
+    ),
+    ("runlet_queue_oldest_seconds", "How long the oldest invocation that is due has waited."),
+    ("runlet_calls_waiting", "Calls and claimed work that wait for a turn or for room on this server."),
+    ("runlet_sandboxes", "Sandboxes that exist, by what they do."),
+    ("runlet_sandboxes_limit", "Sandboxes that may exist."),
+    ("runlet_sandbox_memory_bytes", "Memory that is promised to sandboxes."),
+    ("runlet_sandbox_memory_limit_bytes", "Memory for sandboxes."),
+    ("runlet_postgres_up", "Whether the database answered when these figures were made."),
+    ("runlet_postgres_connections", "Connections to the database, by pool and state."),
+    ("runlet_spool_records", "Records of synchronous calls that wait in the spool for the database."),
+    ("runlet_spool_bytes", "Size of the spool."),
+    ("runlet_tls_loaded_timestamp_seconds", "When the certificate in use was read."),
+    ("process_resident_memory_bytes", "Resident memory of the server process."),
+    ("process_virtual_memory_bytes", "Virtual memory of the server process."),
+    ("process_open_fds", "Open file descriptors of the server process."),
+    ("process_max_fds", "File descriptors that the server process may have open."),
+    ("process_start_time_seconds", "When the server process started."),
+];
+
+const HISTOGRAMS: [(&str, &str); 3] = [
+    ("runlet_http_request_duration_seconds", "From a request's head to the head of its answer."),
+    ("runlet_stage_duration_seconds", "How long the stages of an execution took."),
+    ("runlet_postgres_acquire_duration_seconds", "How long a connection was waited for, sampled every few seconds."),
+];
