@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-cron sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,15 @@ verify-edge: setup ## Slow and hostile clients in full size, HTTP/1.1 and HTTP/2
 
 verify-cron: setup ## Schedules against croner and cronsim on 2,000 random patterns, clocks and servers; the table goes to docs/verify/cron.md
 	@tests/verify.sh cron
+
+verify-postgres: setup ## Cut, kill, stop and freeze Postgres under load; the table goes to docs/verify/postgres.md
+	@tests/verify.sh postgres
+
+verify-upgrade: setup ## Build the previous release, work with it, and go on with this one on its data
+	@tests/verify.sh upgrade
+
+verify-v2: setup ## Run the executor on a kernel with pure cgroup v2, in qemu
+	@tests/verify.sh v2
 
 sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
 	@core/sqlx-prepare.sh

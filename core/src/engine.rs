@@ -268,6 +268,9 @@ pub enum EngineError {
     /// The ledger does not take it: nothing was accepted.
     #[error(transparent)]
     StoreDown(crate::store::StoreError),
+    /// The disk is nearly full: nothing new is taken.
+    #[error("{0}")]
+    DiskLow(#[from] crate::disk::DiskLow),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -283,6 +286,7 @@ impl EngineError {
             Self::Conflict(_) => Code::Conflict,
             Self::QueueFull(_) => Code::QueueFull,
             Self::SandboxLost(_) | Self::Stopping => Code::SandboxLost,
+            Self::DiskLow(_) => Code::DiskLow,
             Self::StoreDown(error) => error.code(),
         }
     }

@@ -7,6 +7,7 @@ pub mod cause;
 pub mod clock;
 #[cfg(test)]
 mod contract;
+pub mod disk;
 pub mod engine;
 pub mod execution;
 pub mod finding;

@@ -20,6 +20,17 @@ pub(crate) struct Hierarchies {
     v2: Option<PathBuf>,
 }
 
+/// How swap can be limited on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swap {
+    /// Not at all: the kernel does not count it.
+    Uncounted,
+    /// Together with memory (v1).
+    WithMemory,
+    /// By a limit of its own (v2).
+    Alone,
+}
+
 /// The cgroup of one sandbox (or the parent of all), in every hierarchy.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
@@ -193,13 +204,22 @@ impl Cgroup {
         manager.apply(&options).map_err(|error| error.to_string())
     }
 
-    /// Whether this kernel counts swap, so that a swap limit can be set.
+    /// How swap can be limited on this host.
     #[must_use]
-    pub(crate) fn has_swap(hierarchies: &Hierarchies) -> bool {
+    pub(crate) fn swap(hierarchies: &Hierarchies) -> Swap {
         let v1 = hierarchies.v1.iter().find(|(controllers, _)| controllers.iter().any(|name| name == "memory"));
-        match v1 {
+        let counted = match v1 {
             Some((_, point)) => point.join("memory.memsw.limit_in_bytes").exists(),
-            None => std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1),
+            // A kernel with swap counts it in v2 unless it was told not to. That none is in use now says nothing about later.
+            None => {
+                let told = std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("swapaccount=0"));
+                Path::new("/proc/swaps").exists() && !told
+            }
+        };
+        match (counted, v1) {
+            (false, _) => Swap::Uncounted,
+            (true, Some(_)) => Swap::WithMemory,
+            (true, None) => Swap::Alone,
         }
     }
 }

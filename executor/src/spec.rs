@@ -3,6 +3,7 @@
 //! The zygote's side builds it from a typed request; no spec and no host path ever comes from the server. There is no seccomp
 //! section: the filter is loaded by init (see [`crate::seccomp`]). There is no sysfs: nothing that runs here needs it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use oci_spec::OciSpecError;
@@ -14,6 +15,7 @@ use oci_spec::runtime::{
 };
 use runlet_core::limits::Limits;
 
+use crate::cgroup::Swap;
 use crate::uid_range;
 
 /// Period of the CPU quota, microseconds.
@@ -47,8 +49,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) first_uid: u32,
     /// Limits.
     pub(crate) limits: &'a Limits,
-    /// Whether a swap limit can be set on this host.
-    pub(crate) swap: bool,
+    /// How swap can be limited on this host.
+    pub(crate) swap: Swap,
     /// Most open files this process could grant.
     pub(crate) open_files_max: u64,
 }
@@ -90,16 +92,20 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
 ///
 /// # Errors
 /// When a builder misses a field: a fault of this file.
-pub(crate) fn resources(limits: &Limits, swap: bool) -> Result<LinuxResources, OciSpecError> {
+pub(crate) fn resources(limits: &Limits, swap: Swap) -> Result<LinuxResources, OciSpecError> {
     let bytes = i64::try_from(limits.memory.0).unwrap_or(i64::MAX);
     let mut memory = LinuxMemoryBuilder::default().limit(bytes);
-    if swap {
+    let mut resources = LinuxResourcesBuilder::default();
+    match swap {
+        Swap::Uncounted => {}
         // Memory and swap together: no swap at all.
-        memory = memory.swap(bytes);
+        Swap::WithMemory => memory = memory.swap(bytes),
+        // libcgroups takes a difference of 0 for "not set" here, which would be swap without a bound.
+        Swap::Alone => resources = resources.unified(HashMap::from([("memory.swap.max".to_owned(), "0".to_owned())])),
     }
     #[expect(clippy::cast_possible_truncation, reason = "at most 1024 CPUs of 100,000 microseconds")]
     let quota = ((limits.cpu * 100_000.0) as i64).max(1_000);
-    LinuxResourcesBuilder::default()
+    resources
         .memory(memory.build()?)
         .cpu(LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD).build()?)
         .pids(LinuxPidsBuilder::default().limit(i64::from(limits.pids)).build()?)
@@ -166,7 +172,7 @@ mod tests {
             cgroup: "/runlet/sandbox",
             first_uid: 0x7000_0000,
             limits: &Limits::default(),
-            swap: true,
+            swap: Swap::WithMemory,
             open_files_max: 20_000,
         };
         insta::assert_json_snapshot!(build(&input).expect("it builds"));

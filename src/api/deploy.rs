@@ -54,6 +54,7 @@ pub(super) struct DeployBody {
     )
 )]
 pub(super) async fn deploy(name: String, mut input: Input) -> Result<Response, ApiError> {
+    input.api.disk.check()?;
     let body = input.body(ARCHIVE).await?;
     input.query(&[])?;
     let name = checked(name)?;

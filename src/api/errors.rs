@@ -1,6 +1,7 @@
 //! What a handler fails with, and how it becomes a problem document. The inner cause goes to the log and never out.
 
 use hyper::StatusCode;
+use runlet_core::disk::DiskLow;
 use runlet_core::engine::EngineError;
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::outcome::Outcome;
@@ -90,6 +91,12 @@ impl From<StoreError> for ApiError {
             Code::Internal => Self::internal(&error),
             code => Self::new(code, error.to_string()),
         }
+    }
+}
+
+impl From<DiskLow> for ApiError {
+    fn from(error: DiskLow) -> Self {
+        Self::new(Code::DiskLow, error.to_string())
     }
 }
 

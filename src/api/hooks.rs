@@ -76,6 +76,8 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     )
 )]
 pub(super) async fn receive(tail: String, mut input: Input) -> Result<Response, ApiError> {
+    // Whatever is decided about it goes on record: without room for that it is not looked at.
+    input.api.disk.check()?;
     let body = input.body(BODY).await?;
     let (namespace, path) = place(&tail).ok_or_else(|| {
         ApiError::new(Code::NotFound, "there is no such hook; its URL is /hooks/{namespace}/{path} or /hooks/{path}")

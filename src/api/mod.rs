@@ -15,6 +15,7 @@ mod errors;
 mod executions;
 mod functions;
 mod guard;
+mod history;
 mod hooks;
 mod input;
 mod invocations;
@@ -31,9 +32,11 @@ mod triggers;
 
 use std::sync::Arc;
 
+use runlet_core::disk::Disk;
 use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
 use runlet_core::store::Store;
+use runlet_core::store::retention::Retention;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,10 @@ pub(crate) struct Api {
     pub receiver: Receiver,
     /// Bytes of request bodies in memory.
     pub budget: Budget,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop: long polls end then.
@@ -82,7 +89,9 @@ pub(crate) struct Api {
 impl Api {
     /// An API over an engine and a ledger.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, secrets, receiver, max_inflight_bytes, behind_proxy, stopping, .. } = parts;
+        let Parts {
+            engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, ..
+        } = parts;
         let Parts { stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
@@ -90,6 +99,8 @@ impl Api {
             secrets,
             receiver,
             budget: Budget::new(max_inflight_bytes),
+            retention,
+            disk,
             behind_proxy,
             stopping,
             ids: RequestIds::new(),
@@ -114,6 +125,10 @@ pub(crate) struct Parts {
     pub receiver: Receiver,
     /// Most bytes of request bodies in memory.
     pub max_inflight_bytes: u64,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
     /// Cancelled when the server begins to stop.
@@ -141,6 +156,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(system::capacity_filter(api))
             .unify()
             .or(openapi::filter(api))
+            .unify()
+            .or(history::filter(api))
             .unify(),
     );
     let system = system::health_filter(api).or(system::metrics_filter(api)).unify();

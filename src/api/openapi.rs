@@ -27,8 +27,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, hooks, invocations, revisions, system, tokens,
-    triggers,
+    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system,
+    tokens, triggers,
 };
 use crate::http::reply;
 
@@ -48,6 +48,7 @@ const TOKEN: &str = "token";
         system::health,
         system::capacity,
         system::metrics,
+        history::size,
         self::show,
         hooks::receive,
         functions::list,

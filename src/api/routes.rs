@@ -50,7 +50,7 @@ const DEPLOYER: Access = Access::Role(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 35] = [
+pub(crate) static ROUTES: [Route; 36] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -86,6 +86,7 @@ pub(crate) static ROUTES: [Route; 35] = [
     route(Method::POST, "/v1/triggers/{id}/pause", DEPLOYER),
     route(Method::POST, "/v1/triggers/{id}/resume", DEPLOYER),
     route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
 /// Looks a request up.

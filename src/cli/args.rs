@@ -11,7 +11,7 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, completions, config, cron, deliveries, deploy, doctor, executions, functions, invoke, logs,
+    alias, cancel, completions, config, cron, deliveries, deploy, doctor, executions, functions, history, invoke, logs,
     revisions, rm, rollback, show, token, triggers, wait,
 };
 
@@ -105,6 +105,8 @@ pub(crate) enum ClientCommand {
     Triggers(triggers::TriggersArgs),
     /// Pause and resume a schedule, look at its ticks
     Trigger(triggers::TriggerArgs),
+    /// Look at the history as a whole: how large it is, and when it goes
+    History(history::HistoryArgs),
     /// Make, list and revoke API tokens
     Token(token::TokenArgs),
 }

@@ -18,6 +18,7 @@ mod doctor;
 mod errors;
 mod executions;
 mod functions;
+mod history;
 mod id;
 mod invoke;
 mod logs;
@@ -83,6 +84,7 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError>
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
         ClientCommand::Triggers(args) => triggers::list(session, &args).await,
         ClientCommand::Trigger(args) => triggers::run(session, &args).await,
+        ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     }
 }

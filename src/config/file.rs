@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Source};
+use super::keep::{Days, NamespaceEntry};
 use super::keys::{self, KEYS, Kind};
 use super::secrets::{SecretEntry, SecretPlace};
 
@@ -28,6 +29,8 @@ pub(super) struct File {
     pub entries: Vec<Entry>,
     /// The `[secrets.NAME]` tables.
     pub secrets: Vec<(SecretName, SecretEntry)>,
+    /// The `[namespaces.NAME]` tables.
+    pub namespaces: Vec<(Namespace, NamespaceEntry)>,
 }
 
 /// Reads the text of the file at `path`.
@@ -37,7 +40,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         let start = error.span().map_or(0, |span| span.start);
         ConfigError::new(reader.source(start), "", error.message().to_owned())
     })?;
-    let mut file = File { entries: Vec::new(), secrets: Vec::new() };
+    let mut file = File { entries: Vec::new(), secrets: Vec::new(), namespaces: Vec::new() };
     for (name, value) in table.get_ref() {
         if name.get_ref() == "secrets" {
             file.secrets = reader.secrets(value)?;
@@ -46,6 +49,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
                 let full = format!("{}.{}", name.get_ref(), key.get_ref());
                 file.entries.push(reader.entry(&full, key.span().start, value.get_ref())?);
             }
+        } else if name.get_ref() == "namespaces" {
+            file.namespaces = reader.namespace_tables(value)?;
         } else {
             file.entries.push(reader.entry(name.get_ref(), name.span().start, value.get_ref())?);
         }
@@ -138,6 +143,33 @@ impl Reader<'_> {
             (Some(_), Some(_)) => return fail(&place, &key, "file and env are both given; keep one of them"),
         };
         Ok((checked, SecretEntry { place: origin, namespaces, source: place }))
+    }
+
+    fn namespace_tables(&self, value: &Value<'_>) -> Result<Vec<(Namespace, NamespaceEntry)>, ConfigError> {
+        const SHAPE: &str = "write a table per namespace: [namespaces.NAME] with retention = \"7d\"";
+        let fail = |at: usize, key: &str, message: &str| ConfigError::new(self.source(at), key, message);
+        let Some(table) = value.get_ref().as_table() else {
+            return Err(fail(value.span().start, "namespaces", SHAPE));
+        };
+        let mut found = Vec::new();
+        for (name, entry) in table {
+            let (at, key) = (name.span().start, format!("namespaces.{}", name.get_ref()));
+            let namespace =
+                Namespace::new(name.get_ref().as_ref()).map_err(|error| fail(at, &key, &error.to_string()))?;
+            let mut keep = None;
+            for (field, value) in entry.get_ref().as_table().ok_or_else(|| fail(at, &key, SHAPE))? {
+                let (at, key) = (field.span().start, format!("{key}.{}", field.get_ref()));
+                match (field.get_ref().as_ref(), value.get_ref()) {
+                    ("retention", DeValue::String(text)) => {
+                        keep = Some(text.parse::<Days>().map_err(|message| fail(at, &key, &message))?);
+                    }
+                    ("retention", _) => return Err(fail(at, &key, Kind::Text.remedy())),
+                    _ => return Err(fail(at, &key, "this is no key of a namespace; use retention")),
+                }
+            }
+            found.push((namespace, NamespaceEntry { retention: keep, source: self.source(at) }));
+        }
+        Ok(found)
     }
 
     fn namespaces(&self, source: &Source, key: &str, list: &[Value<'_>]) -> Result<Vec<Namespace>, ConfigError> {

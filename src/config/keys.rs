@@ -118,6 +118,11 @@ pub(super) const KEYS: &[Key] = &[
         }
         Ok::<_, String>(lease)
     }),
+    key!(retention, Text, str::parse),
+    key!(spill, Text, str::parse),
+    key!(disk_floor, Text, |text: &str| {
+        text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
+    }),
     key!(log_format, Text, |text: &str| text.parse()),
     key!("tls.cert", tls_cert, Text, some_path, shown_path),
     key!("tls.key", tls_key, Text, some_path, shown_path),

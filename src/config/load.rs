@@ -110,6 +110,7 @@ impl Loaded {
             self.set(entry.key, &entry.text, entry.source)?;
         }
         self.config.secrets = file.secrets.into_iter().collect();
+        self.config.namespaces = file.namespaces.into_iter().collect();
         Ok(())
     }
 
@@ -160,6 +161,10 @@ impl Loaded {
             let namespaces: Vec<&str> = entry.namespaces.iter().map(|name| name.as_str()).collect();
             let _ =
                 writeln!(out, "secret {name} from {}, for {} # {}", entry.place, namespaces.join(", "), entry.source);
+        }
+        for (name, entry) in &self.config.namespaces {
+            let keep = entry.retention.unwrap_or(self.config.retention);
+            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\" # {}", entry.source);
         }
         for warning in &self.warnings {
             let _ = writeln!(out, "warning: {warning}");
@@ -229,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_may_keep_their_history_longer_or_shorter() {
+        let text =
+            "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\n[namespaces.audit]\nretention = \"off\"\n";
+        let loaded = try_file(text).expect("it is valid");
+        assert!(loaded.show().contains("namespace ci with retention = \"2d\""));
+        let retention = loaded.config.retention();
+        let of = |name: &str| retention.of(&name.parse().expect("a name"));
+        assert_eq!((of("ci"), of("audit"), of("other")), (Some(2), None, Some(14)));
+    }
+
+    #[test]
     fn secrets_are_read() {
         let loaded =
             try_file("[secrets.gh-hook]\nfile = \"/etc/x\"\n[secrets.b]\nenv = \"B\"\nnamespaces = [\"a\", \"b\"]\n")
@@ -268,6 +284,13 @@ mod tests {
                 error("[secrets.x]\nvalue = \"hunter2\"\n"),
                 error("[secrets.X]\nenv = \"A\"\n"),
                 error("[secrets.x]\nenv = \"A\"\nnamespaces = []\n"),
+                error("retention = \"36h\"\n"),
+                error("retention = \"1d\"\n"),
+                error("spill = \"1KiB\"\n"),
+                error("disk_floor = \"5%\"\n"),
+                error("[namespaces.a]\nkeep = 7\n"),
+                error("[namespaces.a]\nretention = 7\n"),
+                error("[namespaces]\na = 7\n"),
                 error("= 3\n"),
             ]
             .join("\n")

@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+mod keep;
 mod keys;
 mod load;
 mod memory;
@@ -17,7 +18,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runlet_core::name::SecretName;
+use runlet_core::disk::Floor;
+use runlet_core::name::{Namespace, SecretName};
 use runlet_core::unit::{ByteSize, Span};
 
 pub(crate) use error::ConfigError;
@@ -76,6 +78,14 @@ pub(crate) struct Config {
     pub tls_key: Option<PathBuf>,
     /// Whether everybody may read the metrics.
     pub metrics_public: bool,
+    /// How many days of history are kept.
+    pub retention: keep::Days,
+    /// From which size on bodies and output go to files.
+    pub spill: keep::SpillOver,
+    /// Free space of the data directory below which nothing new is accepted.
+    pub disk_floor: Floor,
+    /// What namespaces want otherwise: the `[namespaces.NAME]` tables.
+    pub namespaces: BTreeMap<Namespace, keep::NamespaceEntry>,
     /// Where secrets are, and who may use them.
     pub secrets: BTreeMap<SecretName, secrets::SecretEntry>,
 }
@@ -115,6 +125,10 @@ impl Default for Config {
             tls_cert: None,
             tls_key: None,
             metrics_public: false,
+            retention: keep::Days(Some(30)),
+            spill: keep::SpillOver::Usual,
+            disk_floor: Floor::Usual,
+            namespaces: BTreeMap::new(),
             secrets: BTreeMap::new(),
         }
     }

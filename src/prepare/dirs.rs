@@ -4,6 +4,7 @@
 //! <data_dir>            0711 root   everybody may pass, nobody may look
 //!   revisions/          0755 user   unpacked code, read by sandboxes
 //!   postgres/           0700 user   the private Postgres
+//!   blobs/              0700 user   large bodies and long output
 //!   spool/              0700 user   history that waits for the database
 //! <run_dir>             0711 root   state of live sandboxes; the zygote's
 //! ```
@@ -25,6 +26,8 @@ pub(crate) struct Dirs {
     pub revisions: PathBuf,
     /// Base of the private Postgres.
     pub postgres: PathBuf,
+    /// Large bodies and long output.
+    pub blobs: PathBuf,
     /// History that waits for the database.
     pub spool: PathBuf,
 }
@@ -33,11 +36,17 @@ pub(crate) struct Dirs {
 pub(super) fn make(config: &Config, account: Account) -> Result<Dirs, PrepareError> {
     let root = Account { uid: 0, gid: 0 };
     let below = |name: &str| config.data_dir.join(name);
-    let dirs = Dirs { revisions: below("revisions"), postgres: below("postgres"), spool: below("spool") };
+    let dirs = Dirs {
+        revisions: below("revisions"),
+        postgres: below("postgres"),
+        blobs: below("blobs"),
+        spool: below("spool"),
+    };
     own(&config.data_dir, root, 0o711)?;
     own(&config.run_dir, root, 0o711)?;
     own(&dirs.revisions, account, 0o755)?;
     own(&dirs.postgres, account, 0o700)?;
+    own(&dirs.blobs, account, 0o700)?;
     own(&dirs.spool, account, 0o700)?;
     Ok(dirs)
 }

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::disk::SmallDisk;
 use super::http::{Address, Request};
 use super::leaks::Traces;
 use super::wait::{secs, until_some};
@@ -25,6 +26,8 @@ pub(crate) struct Builder {
     tables: String,
     files: Vec<(String, Vec<u8>)>,
     alone: bool,
+    disk: Option<u32>,
+    binary: Option<PathBuf>,
 }
 
 impl Builder {
@@ -64,6 +67,18 @@ impl Builder {
         self
     }
 
+    /// The server is this binary, for example that of another release.
+    pub(crate) fn binary(mut self, path: PathBuf) -> Self {
+        self.binary = Some(path);
+        self
+    }
+
+    /// The data directory is a file system of its own, of so many MiB.
+    pub(crate) fn small_disk(mut self, mib: u32) -> Self {
+        self.disk = Some(mib);
+        self
+    }
+
     pub(crate) fn start(self) -> TestHost {
         let turn = take_turn(self.alone);
         let base =
@@ -73,9 +88,13 @@ impl Builder {
         let id = base.path().file_name().and_then(OsStr::to_str).expect("it has a name").to_owned();
         let cgroup = id.replace('.', "-");
         let here = base.path().to_str().expect("its name is ASCII");
+        // Not below `here`: a mount there would be taken for one that a sandbox has left.
+        let disk = self.disk.map(|mib| SmallDisk::mount(PathBuf::from(format!("/var/tmp/disk-of-{cgroup}")), mib));
+        let data = disk.as_ref().map_or_else(|| base.path().join("data"), |disk| disk.at.clone());
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = \"{here}/data\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}\
+            "listen = \"127.0.0.1:0\"\ndata_dir = \"{}\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}\
              [secrets.gh-hook]\nfile = \"{here}/gh-hook\"\nnamespaces = [\"default\"]\n{}",
+            data.display(),
             self.settings,
             self.tables.replace("BASE", here),
         );
@@ -86,6 +105,9 @@ impl Builder {
         private_file(&base.path().join("config.toml"), &config);
         let traces = Traces { cgroup, base: base.path().to_owned(), family: std::collections::BTreeSet::new() };
         let mut host = TestHost {
+            disk,
+            data,
+            binary: self.binary,
             base,
             traces,
             environment: Vec::new(),
@@ -115,6 +137,9 @@ fn take_turn(alone: bool) -> File {
 /// A running server and what it takes to talk to it.
 #[derive(Debug)]
 pub(crate) struct TestHost {
+    disk: Option<SmallDisk>,
+    data: PathBuf,
+    binary: Option<PathBuf>,
     base: tempfile::TempDir,
     pub(crate) traces: Traces,
     /// Variables of the server's environment, from its next start on.
@@ -139,8 +164,13 @@ impl TestHost {
         self.base.path().join(name)
     }
 
+    /// Its small disk.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("the builder was asked for one")
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.base.path().join("data")
+        self.data.clone()
     }
 
     /// A new directory that lives as long as the host does.
@@ -155,7 +185,7 @@ impl TestHost {
 
     /// A command that would start another server on the same configuration.
     pub(crate) fn serve_command(&self) -> Command {
-        let mut command = runlet();
+        let mut command = self.binary.as_deref().map_or_else(runlet, |path| environment(Command::new(path)));
         command
             .arg("serve")
             .arg("--config")
@@ -197,6 +227,13 @@ impl TestHost {
     pub(crate) fn restart(&mut self) {
         assert!(self.server.is_none(), "it runs");
         self.boot();
+    }
+
+    /// Stops it politely and starts it again.
+    pub(crate) fn restart_in_order(&mut self) {
+        let status = self.stop();
+        assert!(status.success(), "{status}");
+        self.restart();
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -293,6 +330,25 @@ impl TestHost {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// From the next start on the server is this binary; `None`: the one under test.
+    pub(crate) fn use_binary(&mut self, path: Option<PathBuf>) {
+        self.binary = path;
+    }
+
+    /// Writes all that is in the private Postgres to a file, as SQL.
+    pub(crate) fn dump(&self, path: &Path) {
+        let socket = find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs");
+        let output = Command::new("setpriv")
+            .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "pg_dump", "--inserts", "--no-owner", "-h"])
+            .arg(&socket)
+            .arg("postgres")
+            .current_dir("/")
+            .output()
+            .expect("setpriv and pg_dump are there");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(path, output.stdout).expect("it is writable");
+    }
+
     /// Stops the server and proves that it left nothing. What every test ends with.
     pub(crate) fn finish(mut self) {
         self.end();
@@ -330,7 +386,11 @@ impl Drop for TestHost {
 
 /// The binary under test with an environment of its own.
 pub(crate) fn runlet() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
+    environment(Command::new(env!("CARGO_BIN_EXE_runlet")))
+}
+
+/// The command with an environment of its own.
+fn environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUNLET_")) {
         command.env_remove(name);
     }

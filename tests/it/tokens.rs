@@ -5,7 +5,7 @@ use serde_json::json;
 use super::host::TestHost;
 
 /// Method, path and the least role. `F`, `I`, `E`, `D` and `T` stand for ids that exist; a new route needs a row here.
-const ROUTES: [(&str, &str, &str); 30] = [
+const ROUTES: [(&str, &str, &str); 31] = [
     ("GET", "/v1/functions", "viewer"),
     ("GET", "/v1/functions/f", "viewer"),
     ("PUT", "/v1/functions/f", "deployer"),
@@ -35,6 +35,7 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("POST", "/v1/triggers/R/pause", "deployer"),
     ("POST", "/v1/triggers/R/resume", "deployer"),
     ("GET", "/v1/capacity", "viewer"),
+    ("GET", "/v1/history/size", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/T", "admin"),

@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
+use super::spill::Placed;
 use super::text::{clean, count, json, noun};
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::{self, Timestamp};
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
 use crate::id::{DeliveryId, InvocationId};
@@ -36,6 +37,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
+        answered(self.commit(submission)).await
+    }
+
+    async fn commit(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
         let Submission { delivery, mut invocations } = submission;
         let delivery_id = delivery.as_ref().map(|_| DeliveryId::new());
         for invocation in &mut invocations {
@@ -54,11 +59,12 @@ impl Store {
             .filter(|((accepted, _), _)| !accepted.repeated)
             .map(|((accepted, invocation), plan)| (accepted.invocation, invocation, plan))
             .collect();
-        queue(&mut tx, &fresh).await?;
+        self.queue(&mut tx, &fresh).await?;
         if let (Some(id), Some(delivery)) = (delivery_id, delivery) {
             let delivery = as_seen(delivery, &accepted);
             let ids: Vec<Uuid> = accepted.iter().map(|accepted| accepted.invocation.uuid()).collect();
-            insert_delivery(&mut tx, id, &delivery, &delivery.body, &ids).await?;
+            let body = self.place(id.uuid(), delivery.namespace.as_str(), &delivery.body).await?;
+            insert_delivery(&mut tx, id, &delivery, &body, &ids).await?;
         }
         let queued = !fresh.is_empty();
         tx.commit().await?;
@@ -66,6 +72,24 @@ impl Store {
             self.nudge().await;
         }
         Ok(Ok(Submitted { delivery: delivery_id, invocations: accepted }))
+    }
+
+    /// Puts new invocations and their queue rows on record.
+    async fn queue(
+        &self,
+        tx: &mut PgConnection,
+        fresh: &[(InvocationId, &NewInvocation, &Plan)],
+    ) -> Result<(), StoreError> {
+        let now = clock::now();
+        for (id, invocation, plan) in fresh {
+            // Whoever claims it must have the payload: only where nobody else can, it may be in a file.
+            let payload = match self.is_alone() {
+                true => self.place(id.uuid(), invocation.namespace.as_str(), &invocation.payload).await?,
+                false => Placed::in_row(invocation.payload.clone()),
+            };
+            insert(tx, *id, invocation, &payload, plan, now).await?;
+        }
+        Ok(())
     }
 }
 
@@ -162,19 +186,11 @@ fn stored_key(key: &str) -> String {
     RevisionDigest::from_sha256(&Sha256::digest(key).into()).as_str().to_owned()
 }
 
-/// Puts new invocations and their queue rows on record.
-async fn queue(tx: &mut PgConnection, fresh: &[(InvocationId, &NewInvocation, &Plan)]) -> Result<(), StoreError> {
-    let now = clock::now();
-    for (id, invocation, plan) in fresh {
-        insert(tx, *id, invocation, plan, now).await?;
-    }
-    Ok(())
-}
-
 async fn insert(
     tx: &mut PgConnection,
     id: InvocationId,
     invocation: &NewInvocation,
+    payload: &Placed,
     plan: &Plan,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -183,8 +199,8 @@ async fn insert(
     sqlx::query!(
         "WITH invocation AS (
            INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions,
-               content_type, payload, payload_size, deadline, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, 'queued', 0, '{}', $7, $8, $9, $10, $11)
+               content_type, payload, payload_size, deadline, created_at, payload_file)
+           VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, 'queued', 0, '{}', $7, $8, $9, $10, $11, $17)
          )
          INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory,
              priority, not_before, deadline)
@@ -196,7 +212,7 @@ async fn insert(
         invocation.cause.kind.as_str(),
         json(&invocation.cause),
         content_type.as_deref(),
-        invocation.payload.as_ref(),
+        payload.bytes.as_ref(),
         count(invocation.payload.len() as u64),
         invocation.deadline,
         now,
@@ -205,6 +221,7 @@ async fn insert(
         plan.max_concurrency,
         count(memory.0),
         invocation.priority,
+        payload.file.as_deref(),
     )
     .execute(tx)
     .await?;

@@ -9,8 +9,9 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::spill::Placed;
 use super::text::{clean, count, json, noun, uncount, word};
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::{self, Timestamp};
 use crate::id::{DeliveryId, InvocationId};
 use crate::name::{HookPath, Namespace};
@@ -126,14 +127,19 @@ impl Store {
         delivery: NewDelivery,
         body_budget: Option<u64>,
     ) -> Result<DeliveryId, StoreError> {
+        answered(self.put_refused(delivery, body_budget)).await
+    }
+
+    async fn put_refused(&self, delivery: NewDelivery, body_budget: Option<u64>) -> Result<DeliveryId, StoreError> {
         let id = DeliveryId::new();
         let mut tx = self.pool().begin().await?;
         let keep = match body_budget.filter(|_| !delivery.body.is_empty()) {
             Some(budget) => within_budget(&mut tx, &delivery, budget).await?,
             None => true,
         };
-        let body: &[u8] = if keep { &delivery.body } else { &[] };
-        insert_delivery(&mut tx, id, &delivery, body, &[]).await?;
+        let body = if keep { delivery.body.clone() } else { Bytes::new() };
+        let body = self.place(id.uuid(), delivery.namespace.as_str(), &body).await?;
+        insert_delivery(&mut tx, id, &delivery, &body, &[]).await?;
         tx.commit().await?;
         Ok(id)
     }
@@ -152,7 +158,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
-                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+                   headers, source, body_size, COALESCE(split_part(body_file, '/', 3)::bigint, octet_length(body)) AS "body_kept!", verdict, reasons, invocations, received_at
                FROM deliveries
                WHERE namespace = $1 AND ($2::text IS NULL OR path = $2) AND id < $3
                ORDER BY id DESC LIMIT $4"#,
@@ -174,7 +180,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: DeliveryId", namespace AS "namespace: Namespace", path AS "path: HookPath", adapter, provider_id, event,
-                   headers, source, body_size, octet_length(body)::bigint AS "body_kept!", verdict, reasons, invocations, received_at
+                   headers, source, body_size, COALESCE(split_part(body_file, '/', 3)::bigint, octet_length(body)) AS "body_kept!", verdict, reasons, invocations, received_at
                FROM deliveries WHERE namespace = $1 AND id = $2"#,
             namespace.as_str(),
             id.uuid(),
@@ -189,14 +195,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn delivery_body(&self, namespace: &Namespace, id: DeliveryId) -> Result<Option<Bytes>, StoreError> {
-        let body = sqlx::query_scalar!(
-            "SELECT body FROM deliveries WHERE namespace = $1 AND id = $2",
+        let row = sqlx::query!(
+            "SELECT body, body_file FROM deliveries WHERE namespace = $1 AND id = $2",
             namespace.as_str(),
             id.uuid()
         )
         .fetch_optional(self.pool())
         .await?;
-        Ok(body.map(Bytes::from))
+        let Some(row) = row else { return Ok(None) };
+        self.fetch(id.uuid(), namespace.as_str(), row.body, row.body_file.as_deref()).await.map(Some)
     }
 }
 
@@ -226,7 +233,7 @@ pub(super) async fn insert_delivery(
     tx: &mut PgConnection,
     id: DeliveryId,
     delivery: &NewDelivery,
-    body: &[u8],
+    body: &Placed,
     invocations: &[Uuid],
 ) -> Result<(), StoreError> {
     let provider_id = delivery.provider_id.as_deref().map(clean);
@@ -235,8 +242,8 @@ pub(super) async fn insert_delivery(
     let reasons: Vec<String> = delivery.reasons.iter().map(|reason| clean(reason).into_owned()).collect();
     sqlx::query!(
         "INSERT INTO deliveries (id, namespace, path, adapter, provider_id, event, headers, source, body, body_size, verdict, reasons,
-             invocations, received_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14)",
+             invocations, received_at, body_file)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14, $15)",
         id.uuid(),
         delivery.namespace.as_str(),
         delivery.path.as_str(),
@@ -245,12 +252,13 @@ pub(super) async fn insert_delivery(
         event.as_deref(),
         json(&delivery.headers),
         source.as_ref(),
-        body,
+        body.bytes.as_ref(),
         count(delivery.body_size),
         delivery.verdict.as_str(),
         &reasons,
         invocations,
         clock::now(),
+        body.file.as_deref(),
     )
     .execute(tx)
     .await?;

@@ -43,6 +43,22 @@ pub enum StoreError {
     /// The request names something that is not there.
     #[error("{0}")]
     Missing(String),
+    /// The bytes are in a file of another server.
+    #[error("these bytes are in a file of server `{server}`, not of this one; ask that server for them")]
+    Elsewhere {
+        /// Whose file it is.
+        server: String,
+    },
+    /// The file that a row names is not there, or not whole.
+    #[error(
+        "these bytes were in the file {name}, which is gone or damaged ({cause}); restore the data directory's `blobs` from a backup"
+    )]
+    FileGone {
+        /// Its name.
+        name: String,
+        /// What was found instead.
+        cause: std::io::Error,
+    },
     /// The database has been away for so long that nothing more can wait for it.
     #[error("the database does not answer, and {waiting} bytes of history wait for it already (spool_max is {most})")]
     SpoolFull {
@@ -69,6 +85,7 @@ impl StoreError {
             Self::Conflict(_) => Code::Conflict,
             Self::Precondition(_) => Code::PreconditionFailed,
             Self::Missing(_) => Code::NotFound,
+            Self::Elsewhere { .. } | Self::FileGone { .. } => Code::NotFound,
             Self::Statement(_) | Self::Inconsistent { .. } | Self::Newer { .. } | Self::Migrate(_) => Code::Internal,
         }
     }

@@ -147,14 +147,16 @@ impl Store {
     pub async fn result(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<(Bytes, String)>, StoreError> {
         self.settled().await;
         let row = sqlx::query!(
-            r#"SELECT result AS "result!", result_type AS "result_type!" FROM invocations
+            r#"SELECT result AS "result!", result_type AS "result_type!", result_file FROM invocations
                WHERE id = $1 AND namespace = $2 AND state = 'succeeded' AND result IS NOT NULL"#,
             id.uuid(),
             namespace.as_str(),
         )
         .fetch_optional(self.pool())
         .await?;
-        Ok(row.map(|row| (Bytes::from(row.result), row.result_type)))
+        let Some(row) = row else { return Ok(None) };
+        let result = self.fetch(id.uuid(), namespace.as_str(), row.result, row.result_file.as_deref()).await?;
+        Ok(Some((result, row.result_type)))
     }
 
     /// The payload of an invocation, byte for byte.
@@ -163,14 +165,15 @@ impl Store {
     /// When the database does not answer.
     pub async fn payload(&self, namespace: &Namespace, id: InvocationId) -> Result<Option<Bytes>, StoreError> {
         self.settled().await;
-        let payload = sqlx::query_scalar!(
-            "SELECT payload FROM invocations WHERE id = $1 AND namespace = $2",
+        let row = sqlx::query!(
+            "SELECT payload, payload_file FROM invocations WHERE id = $1 AND namespace = $2",
             id.uuid(),
             namespace.as_str(),
         )
         .fetch_optional(self.pool())
         .await?;
-        Ok(payload.map(Bytes::from))
+        let Some(row) = row else { return Ok(None) };
+        self.fetch(id.uuid(), namespace.as_str(), row.payload, row.payload_file.as_deref()).await.map(Some)
     }
 }
 

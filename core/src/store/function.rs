@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::text::noun;
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
 use crate::manifest::{Manifest, WebhookTrigger};
@@ -163,8 +163,8 @@ impl Store {
             namespace.as_str(),
             path.as_str(),
         )
-        .fetch_all(self.pool())
-        .await?;
+        .fetch_all(self.pool());
+        let rows = answered(async { Ok(rows.await?) }).await?;
         rows.into_iter()
             .map(|row| {
                 let spec = noun("triggers", &row.id, row.spec)?;

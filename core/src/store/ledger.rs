@@ -29,7 +29,7 @@ use crate::engine::NewInvocation;
 use crate::execution::{Remains, StartKind, Usage};
 use crate::id::{ExecutionId, InvocationId};
 use crate::manifest::Reset;
-use crate::name::RevisionDigest;
+use crate::name::{Namespace, RevisionDigest};
 use crate::outcome::Outcome;
 
 /// A synchronous call: invocation and execution are put on record together.
@@ -69,6 +69,8 @@ pub struct Finish {
     pub execution: ExecutionId,
     /// Which invocation.
     pub invocation: InvocationId,
+    /// Its owner.
+    pub namespace: Namespace,
     /// For queued work: the fence of the claim. An old fence writes nothing. `None` for synchronous calls.
     pub fence: Option<i64>,
     /// How it ended.

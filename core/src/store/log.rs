@@ -1,8 +1,10 @@
-//! Output of executions: chunks of two byte streams, each addressed by its offset.
+//! Output of executions: chunks of two byte streams, each addressed by its offset. What a stream writes beyond the bound of
+//! [`super::Spill`] stands in a file of the stream; the rows then say which bytes of it.
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::spill::{blocking, unwritten};
 use super::text::{count, uncount};
 use super::{Store, StoreError};
 use crate::engine::Stream;
@@ -36,21 +38,43 @@ impl Store {
         let executions: Vec<Uuid> = chunks.iter().map(|chunk| chunk.execution.uuid()).collect();
         let streams: Vec<&str> = chunks.iter().map(|chunk| chunk.stream.as_str()).collect();
         let offsets: Vec<i64> = chunks.iter().map(|chunk| count(chunk.offset)).collect();
-        let bytes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.bytes.as_ref()).collect();
+        let mut bytes: Vec<&[u8]> = Vec::with_capacity(chunks.len());
+        let mut servers: Vec<Option<&str>> = Vec::with_capacity(chunks.len());
+        let mut lengths: Vec<Option<i64>> = Vec::with_capacity(chunks.len());
+        for chunk in &chunks {
+            let spilled = self.spill_chunk(namespace, chunk).await?;
+            bytes.push(if spilled { &[] } else { chunk.bytes.as_ref() });
+            servers.push(spilled.then_some(self.inner.server.as_str()));
+            lengths.push(spilled.then_some(count(chunk.bytes.len() as u64)));
+        }
         sqlx::query!(
-            "INSERT INTO log_chunks (execution, stream, at, namespace, bytes)
-             SELECT c.execution, c.stream, c.at, $1, c.bytes
-             FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::bytea[]) AS c (execution, stream, at, bytes)
+            "INSERT INTO log_chunks (execution, stream, at, namespace, bytes, server, length)
+             SELECT c.execution, c.stream, c.at, $1, c.bytes, c.server, c.length
+             FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::bigint[])
+               AS c (execution, stream, at, bytes, server, length)
              ON CONFLICT DO NOTHING",
             namespace.as_str(),
             &executions,
             &streams as &[&str],
             &offsets,
             &bytes as &[&[u8]],
+            &servers as &[Option<&str>],
+            &lengths as &[Option<i64>],
         )
         .execute(self.relaxed())
         .await?;
         Ok(())
+    }
+
+    /// Puts a chunk into the file of its stream, if it lies beyond the bound; returns whether it is there now.
+    async fn spill_chunk(&self, namespace: &Namespace, chunk: &Chunk) -> Result<bool, StoreError> {
+        let shelf = self.shelf(chunk.execution.uuid(), namespace.as_str());
+        let Some(shelf) = shelf.filter(|_| self.spills(chunk.offset + chunk.bytes.len() as u64)) else {
+            return Ok(false);
+        };
+        let (name, offset, bytes) = (file_name(chunk.execution, chunk.stream), chunk.offset, chunk.bytes.clone());
+        blocking(move || shelf.write_output(&name, offset, &bytes)).await.map_err(unwritten)?;
+        Ok(true)
     }
 
     /// Up to `limit` bytes of a stream from byte `offset` on; empty where nothing is there (yet).
@@ -69,7 +93,7 @@ impl Store {
         let end = offset.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX));
         // The chunk that holds the first byte begins at or before it; those that follow begin before the end.
         let rows = sqlx::query!(
-            "SELECT at, bytes FROM log_chunks
+            "SELECT at, bytes, server, length FROM log_chunks
              WHERE namespace = $1 AND execution = $2 AND stream = $3 AND at < $5 AND at >= COALESCE(
                 (SELECT max(at) FROM log_chunks WHERE execution = $2 AND stream = $3 AND at <= $4), $4)
              ORDER BY at",
@@ -81,9 +105,28 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        let chunks = rows.into_iter().map(|row| (uncount(row.at), Bytes::from(row.bytes)));
-        Ok(join(chunks, offset, limit))
+        let mut chunks = Vec::with_capacity(rows.len());
+        for row in rows {
+            let at = uncount(row.at);
+            let bytes = match (row.server, row.length) {
+                (Some(server), Some(length)) => {
+                    let shelf = self.shelf_of(&server, execution.uuid(), namespace.as_str())?;
+                    let (name, length) = (file_name(execution, stream), usize::try_from(length).unwrap_or(0));
+                    let file = name.clone();
+                    let read = blocking(move || shelf.read_output(&file, at, length)).await;
+                    read.map_err(|cause| StoreError::FileGone { name, cause })?
+                }
+                _ => row.bytes,
+            };
+            chunks.push((at, Bytes::from(bytes)));
+        }
+        Ok(join(chunks.into_iter(), offset, limit))
     }
+}
+
+/// The file of a stream.
+fn file_name(execution: ExecutionId, stream: Stream) -> String {
+    format!("{execution}.{}", stream.as_str())
 }
 
 /// The bytes from `offset` on, up to the first gap.

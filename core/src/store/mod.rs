@@ -4,6 +4,7 @@
 
 mod accept;
 pub mod alias;
+mod blob;
 pub mod cron;
 pub mod current;
 pub mod delivery;
@@ -15,12 +16,16 @@ pub mod log;
 pub mod partition;
 pub mod private;
 pub mod queue;
+pub mod retention;
+pub mod size;
+mod spill;
 pub mod spool;
 mod text;
 pub mod token;
 pub mod wait;
 
 pub use error::StoreError;
+pub use spill::Spill;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +39,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// How long a verb waits for a connection before it says that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(3);
+
+/// How long somebody who hands something in waits for the database. One that is there and does not answer (frozen, or its disk is) must
+/// not keep senders hanging: they are told to come again.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The frequent statements are planned once for each connection, for planning over all partitions would cost more than the work itself.
 /// A plan that is kept must not depend on how full a table was at that moment: whatever has a key is reached by it, always.
@@ -65,6 +74,7 @@ struct Inner {
     relaxed: PgPool,
     options: PgConnectOptions,
     server: String,
+    spill: Option<Spill>,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
     /// How far the spool of this server has been written.
@@ -78,6 +88,19 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or is newer than this binary.
     pub async fn open(options: PgConnectOptions, connections: u32, server: &str) -> Result<Self, StoreError> {
+        Self::open_with(options, connections, server, None).await
+    }
+
+    /// The same, with a place for what is too large for rows.
+    ///
+    /// # Errors
+    /// When the database does not answer, or is newer than this binary.
+    pub async fn open_with(
+        options: PgConnectOptions,
+        connections: u32,
+        server: &str,
+        spill: Option<Spill>,
+    ) -> Result<Self, StoreError> {
         let options = options.application_name(&format!("runlet {server}"));
         migrate(&options).await?;
         let limited = options.clone().options([
@@ -96,6 +119,7 @@ impl Store {
                 relaxed: pool(share, relaxed),
                 options,
                 server: server.to_owned(),
+                spill,
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
                 progress: Arc::default(),
@@ -149,6 +173,11 @@ impl Store {
         self.inner.hot.close().await;
         self.inner.pool.close().await;
     }
+}
+
+/// What the database said, if it did so in time. Whether it has done what was asked is not known otherwise.
+async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::away()))
 }
 
 fn pool(connections: u32, options: PgConnectOptions) -> PgPool {

@@ -16,7 +16,7 @@ pub use wakeup::{Wakeup, Wakeups};
 
 use bytes::Bytes;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, answered};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::id::{ExecutionId, InvocationId};
@@ -59,8 +59,8 @@ pub struct Claimed {
     pub revision: RevisionDigest,
     /// Why.
     pub cause: Cause,
-    /// The raw body.
-    pub payload: Bytes,
+    /// The raw body; an error where its file is not there: the work cannot be done then.
+    pub payload: Result<Bytes, String>,
     /// Content type of the body.
     pub content_type: Option<String>,
     /// 1 for the first.
@@ -116,12 +116,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn waiting_in(&self, namespace: &Namespace) -> Result<i64, StoreError> {
-        let waiting = sqlx::query_scalar!(
+        let asked = sqlx::query_scalar!(
             r#"SELECT count(*) AS "waiting!" FROM queue WHERE namespace = $1 AND lease_until IS NULL"#,
             namespace.as_str(),
         )
-        .fetch_one(self.pool())
-        .await?;
-        Ok(waiting)
+        .fetch_one(self.pool());
+        answered(async { Ok(asked.await?) }).await
     }
 }

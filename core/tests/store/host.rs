@@ -14,12 +14,12 @@ use runlet_core::id::InvocationId;
 use runlet_core::manifest::Manifest;
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::Outcome;
-use runlet_core::store::Store;
 use runlet_core::store::execution::Invocation;
 use runlet_core::store::function::NewRevision;
 use runlet_core::store::ledger::{Finish, Ledger};
 use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::queue::{Claimed, Room};
+use runlet_core::store::{Spill, Store};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 
@@ -114,6 +114,12 @@ impl Db {
         Store::open(self.options.clone(), 8, server).await.unwrap()
     }
 
+    /// A store that puts what is larger than 100 bytes into files below `dir`.
+    pub(crate) async fn spilling(&self, server: &str, dir: &std::path::Path, alone: bool) -> Store {
+        let spill = Spill { dir: dir.to_owned(), over: Some(100), alone };
+        Store::open_with(self.options.clone(), 8, server, Some(spill)).await.unwrap()
+    }
+
     pub(crate) async fn number(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(&self.sql).await.unwrap()
     }
@@ -202,6 +208,7 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
     Finish {
         execution: claimed.execution,
         invocation: claimed.invocation,
+        namespace: claimed.namespace.clone(),
         fence: Some(claimed.fence),
         result: outcome.is_ok().then(|| (Bytes::from_static(b"\0\xfe"), "application/json".into())),
         outcome,

@@ -30,6 +30,7 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
     Finish {
         execution: start.execution,
         invocation: start.invocation,
+        namespace: start.call.namespace.clone(),
         fence: None,
         outcome,
         result: Some((Bytes::from_static(b"\0result"), "application/json".into())),

@@ -40,8 +40,7 @@ async fn partitions_are_made_once_by_many_servers() {
 async fn many_servers_open_an_empty_database_at_once() {
     let db = Db::empty().await;
     tokio::join!(db.store("one"), db.store("two"), db.store("three"));
-    let applied = db.number("SELECT count(*) FROM _sqlx_migrations").await;
-    assert_eq!(applied, db.number("SELECT count(DISTINCT version) FROM _sqlx_migrations WHERE success").await);
+    assert_eq!(db.number("SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success").await, 0);
 }
 
 #[tokio::test]

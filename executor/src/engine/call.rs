@@ -104,6 +104,7 @@ impl Shared {
         if self.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
+        self.options.disk.check()?;
         if *self.ready.borrow() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
@@ -36,6 +37,10 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
             return;
         }
     };
+    let (payload, missing) = match claimed.payload {
+        Ok(payload) => (payload, None),
+        Err(missing) => (Bytes::new(), Some(missing)),
+    };
     let job = Job {
         namespace: claimed.namespace,
         function: claimed.function,
@@ -46,11 +51,14 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         attempt: claimed.attempt,
         fence: Some(claimed.fence),
         cause: claimed.cause,
-        payload: claimed.payload,
+        payload,
         content_type: claimed.content_type,
         pieces: None,
     };
-    let ended = shared.run_job(&job, &live, transit).await;
+    let ended = match missing {
+        None => shared.run_job(&job, &live, transit).await,
+        Some(missing) => Ended::before(Outcome::because(OutcomeKind::InitError, format!("the payload: {missing}"))),
+    };
     if live.why() == Some(Why::Disowned) {
         return;
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runlet_core::disk::Disk;
 use runlet_core::secret::Secrets;
+use runlet_core::store::retention::Retention;
 use runlet_core::unit::ByteSize;
 
 /// What the engine of a server is told by its configuration.
@@ -30,6 +32,10 @@ pub struct EngineOptions {
     pub max_log: u64,
     /// How long a claim lasts unless it is renewed.
     pub lease: Duration,
+    /// How long history is kept.
+    pub retention: Retention,
+    /// Where there must be room before anything new is taken.
+    pub disk: Disk,
     /// Where secrets are looked up.
     pub secrets: Arc<dyn Secrets>,
 }

@@ -108,6 +108,7 @@ impl Ended {
         Finish {
             execution: job.execution,
             invocation: job.invocation,
+            namespace: job.namespace.clone(),
             fence: job.fence,
             retry: outcome.kind == OutcomeKind::Lost && job.retries(self.began),
             outcome,

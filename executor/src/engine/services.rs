@@ -1,5 +1,5 @@
 //! What the engine does besides executing: clearing up at the start, listening, renewing its claims, ending dead ones,
-//! making partitions. Each is a loop that can be run again at any time and ends with the engine.
+//! making partitions and removing old ones. Each is a loop that can be run again at any time and ends with the engine.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use runlet_core::clock;
 use runlet_core::store::queue::Wakeup;
+use runlet_core::store::retention::Removed;
 use tokio::time::sleep;
 
 use super::Shared;
@@ -15,7 +16,7 @@ use crate::dispatch;
 /// Pause after a failure of the database.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// How often partitions are made; they are made days ahead.
+/// How often partitions are made and removed; they are made days ahead.
 const PARTITIONS: Duration = Duration::from_secs(3600);
 
 pub(super) fn start(shared: &Arc<Shared>) {
@@ -132,12 +133,18 @@ async fn reap(shared: Arc<Shared>) {
     }
 }
 
+/// Makes the days to come and removes those that nobody wants any more.
 async fn partitions(shared: Arc<Shared>) {
     loop {
-        sleep(PARTITIONS).await;
         while let Err(error) = shared.store.make_partitions(clock::now()).await {
             tracing::warn!(%error, "could not make partitions");
             sleep(AFTER_FAILURE * 60).await;
         }
+        match shared.store.retain(&shared.options.retention, clock::now()).await {
+            Ok(Removed { days: 0, rows: 0, shelves: 0 }) => {}
+            Ok(Removed { days, rows, shelves }) => tracing::info!(days, rows, shelves, "old history was removed"),
+            Err(error) => tracing::warn!(%error, "old history could not be removed; it is tried again in an hour"),
+        }
+        sleep(PARTITIONS).await;
     }
 }

@@ -94,6 +94,7 @@ impl Shared {
         if self.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
+        self.options.disk.check()?;
         let Some(namespace) = submission.invocations.first().map(|first| first.namespace.clone()) else {
             return Err(EngineError::Invalid("a submission without an invocation".to_owned()));
         };

@@ -23,7 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use seccompiler::BpfProgram;
 
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::cgroup::{Cgroup, Hierarchies, Swap};
 use crate::children;
 use crate::host::sandbox::EndCause;
 use crate::rootfs::Layout;
@@ -45,8 +45,8 @@ pub(crate) struct Inherited {
     pub(crate) hierarchies: Hierarchies,
     /// Parent of all sandboxes' cgroups, absolute.
     pub(crate) cgroup_parent: String,
-    /// Whether swap can be limited.
-    pub(crate) swap: bool,
+    /// How swap can be limited.
+    pub(crate) swap: Swap,
     /// The seccomp filter.
     pub(crate) filter: BpfProgram,
     /// Where to look for a free uid range first.

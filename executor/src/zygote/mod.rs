@@ -88,7 +88,7 @@ fn prepare(hello: &Hello) -> Result<(Inherited, File, Vec<String>), String> {
     let lock = take_lock(&layout)?;
     let hierarchies = Hierarchies::find().map_err(what("read the mounts"))?;
     let inherited = Inherited {
-        swap: Cgroup::has_swap(&hierarchies),
+        swap: Cgroup::swap(&hierarchies),
         hierarchies,
         cgroup_parent: options.cgroup_parent.trim_end_matches('/').to_owned(),
         filter,

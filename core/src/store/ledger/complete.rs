@@ -20,8 +20,10 @@ impl Store {
         if calls.is_empty() {
             return Ok(HashSet::new());
         }
-        let start = start::Columns::of(calls.iter().map(|(start, _)| *start));
-        let end = finish::Columns::of(calls.iter().map(|(_, finish)| *finish));
+        let (starts, ends): (Vec<&CallStart>, Vec<&Finish>) = calls.iter().copied().unzip();
+        let (payloads, results) = (self.place_payloads(&starts).await?, self.place_results(&ends).await?);
+        let start = start::Columns::of(starts.into_iter(), &payloads);
+        let end = finish::Columns::of(ends.into_iter(), &results);
         let new = sqlx::query_file_scalar!(
             "src/store/ledger/complete.sql",
             &start.invocations,
@@ -53,6 +55,8 @@ impl Store {
             &end.log_dropped,
             &end.at,
             self.inner.server,
+            &start.payload_files as &[Option<&str>],
+            &end.result_files as &[Option<&str>],
         )
         .fetch_all(self.hot())
         .await?;

@@ -4,9 +4,9 @@
 WITH entry AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
       $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
-      $17::bigint[], $18::boolean[], $19::timestamptz[])
+      $17::bigint[], $18::boolean[], $19::timestamptz[], $25::text[])
     AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
-      started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, retry, at)
+      started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, retry, at, result_file)
 ), held AS (
   SELECT q.invocation, e.retry AND e.outcome = 'lost' AND NOT q.cancelled AS wanted, q.attempt < $20 AS possible,
       q.cancelled AND e.outcome = 'lost' AS cancelled
@@ -28,7 +28,7 @@ WITH entry AS (
   UPDATE invocations i
   SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END,
       outcome = d.outcome, detail = d.detail::jsonb,
-      result = d.result, result_type = d.result_type, dead_letter = d.exhausted,
+      result = d.result, result_type = d.result_type, result_file = d.result_file, dead_letter = d.exhausted,
       finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
   FROM ended d WHERE i.id = d.invocation AND i.id BETWEEN $23 AND $24
 ), requeued AS (

@@ -11,7 +11,7 @@ use super::{PORT, PrivateOptions, ROLE, RunAs, become_user, failed};
 use crate::store::StoreError;
 
 /// Settings of the postmaster, on top of the defaults of its version.
-pub(super) const SETTINGS: [&str; 12] = [
+pub(super) const SETTINGS: [&str; 13] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=64",
@@ -19,6 +19,8 @@ pub(super) const SETTINGS: [&str; 12] = [
     "jit=off",
     "max_parallel_workers_per_gather=0",
     "max_wal_size=1GB",
+    // A statement over all days of history locks every partition and its indexes.
+    "max_locks_per_transaction=256",
     "checkpoint_completion_target=0.9",
     "logging_collector=off",
     "log_line_prefix=%m [%p] ",

@@ -49,7 +49,13 @@ impl Store {
         )
         .fetch_all(self.hot())
         .await?;
-        rows.into_iter().map(Row::claimed).collect()
+        let mut claimed = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            let (bytes, file) = (std::mem::take(&mut row.payload), row.payload_file.take());
+            let payload = self.fetch(row.invocation.uuid(), row.namespace.as_str(), bytes, file.as_deref()).await;
+            claimed.push(row.claimed(payload.map_err(|error| error.to_string()))?);
+        }
+        Ok(claimed)
     }
 
     /// Whether work is due that nobody has claimed.
@@ -95,12 +101,13 @@ struct Row {
     fence: i64,
     cause: Value,
     payload: Vec<u8>,
+    payload_file: Option<String>,
     content_type: Option<String>,
     created_at: Timestamp,
 }
 
 impl Row {
-    fn claimed(self) -> Result<Claimed, StoreError> {
+    fn claimed(self, payload: Result<Bytes, String>) -> Result<Claimed, StoreError> {
         Ok(Claimed {
             invocation: self.invocation,
             execution: self.execution,
@@ -108,7 +115,7 @@ impl Row {
             namespace: self.namespace,
             function: self.function,
             revision: self.revision,
-            payload: Bytes::from(self.payload),
+            payload,
             content_type: self.content_type,
             attempt: self.attempt.unsigned_abs(),
             fence: self.fence,

@@ -61,10 +61,10 @@ WITH RECURSIVE named AS (
   UPDATE invocations i
   SET state = 'running', attempts = c.attempt, executions = i.executions || c.execution
   FROM claimed c WHERE i.id = c.invocation
-  RETURNING i.id, i.cause, i.payload, i.content_type, i.created_at
+  RETURNING i.id, i.cause, i.payload, i.payload_file, i.content_type, i.created_at
 )
 SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
     c.namespace AS "namespace: Namespace", c.function AS "function: FunctionName", c.revision AS "revision: RevisionDigest",
-    c.attempt, c.fence AS "fence!", t.cause, t.payload, t.content_type, t.created_at
+    c.attempt, c.fence AS "fence!", t.cause, t.payload, t.payload_file, t.content_type, t.created_at
 FROM claimed c JOIN taken t ON t.id = c.invocation
 ORDER BY c.priority DESC, c.not_before, c.invocation

@@ -91,6 +91,7 @@ struct OutputHead<'a> {
 #[derive(Serialize, Deserialize)]
 struct EndHead<'a> {
     invocation: InvocationId,
+    namespace: Cow<'a, Namespace>,
     execution: ExecutionId,
     outcome: Cow<'a, Outcome>,
     /// Of the body; without one there is no result.
@@ -141,6 +142,7 @@ pub(super) fn end(finish: &Finish) -> Record {
     let running = finish.running.as_ref();
     let head = EndHead {
         invocation: finish.invocation,
+        namespace: Cow::Borrowed(&finish.namespace),
         execution: finish.execution,
         outcome: Cow::Borrowed(&finish.outcome),
         result_type: finish.result.as_ref().map(|(_, kind)| Cow::Borrowed(&**kind)),
@@ -224,6 +226,7 @@ fn read_end(head: EndHead<'_>, body: Bytes) -> Said {
     Said::End(Finish {
         execution,
         invocation: head.invocation,
+        namespace: head.namespace.into_owned(),
         fence: None,
         outcome: head.outcome.into_owned(),
         result: head.result_type.map(|kind| (body, Cow::Owned(kind.into_owned()))),
