@@ -13,7 +13,7 @@ use runlet_core::name::RevisionDigest;
 
 use super::Handle;
 use super::lot::{Lot, Parked, Taken};
-use super::want::{Bounds, FunctionKey, Want};
+use super::want::{Bounds, FunctionKey, SandboxKey, Want};
 
 /// How a function stands.
 #[derive(Debug, Default, Clone, Copy)]
