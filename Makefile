@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-postgres verify-upgrade verify-v2 sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ verify-api: setup ## PyPI's schemathesis against the API's own document, 60 s as
 
 verify-edge: setup ## Slow and hostile clients in full size, HTTP/1.1 and HTTP/2; the table goes to docs/verify/edge.md
 	@tests/verify.sh edge slow
+
+verify-cron: setup ## Schedules against croner and cronsim on 2,000 random patterns, clocks and servers; the table goes to docs/verify/cron.md
+	@tests/verify.sh cron
 
 verify-postgres: setup ## Cut, kill, stop and freeze Postgres under load; the table goes to docs/verify/postgres.md
 	@tests/verify.sh postgres

@@ -19,6 +19,7 @@ use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
+use runlet_triggers::cron;
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -140,6 +141,9 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     serving.spawn(tls::reload(hangup, tls, stop.soft.clone()));
     listen(prepared.sockets, certificate, &guard, config.max_connections, &serving, &stop)?;
     drop(guard);
+    let schedules = TaskTracker::new();
+    schedules.spawn(cron::Service::new(store.clone()).run(stop.soft.clone()));
+    schedules.close();
     say(&line);
 
     let ended = watch(&mut signals, &host, postgres).await;
@@ -150,6 +154,10 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
         Err(_) => Duration::ZERO,
     };
     drain(&engine, grace, &mut signals, postgres).await;
+    // What is being fired gets on record; what is due after that is the next server's, or the next start's.
+    if timeout(REPLIES, schedules.wait()).await.is_err() {
+        tracing::warn!("the database does not answer: schedules are left as they are on record");
+    }
     if timeout(REPLIES, serving.wait()).await.is_err() {
         tracing::warn!("some clients do not read their replies: their connections are closed");
     }

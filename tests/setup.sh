@@ -34,12 +34,17 @@ have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || co
 have_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; }
 
 have_node() { PATH=/usr/local/bin:/usr/bin:/bin node -e 'process.exit(+(parseInt(process.versions.node) < 18))' 2>/dev/null; }
+# The tests' own: environments for packages from PyPI, and a clock that can be set.
+have_venv() { /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; }
+have_faketime() { compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
 have_perl() { /usr/bin/perl -MJSON::PP -e 1 2>/dev/null; }
 
 missing() {
     have_postgres || echo postgresql
     have_python || echo python3
     have_node || echo nodejs
+    have_venv || echo python3-venv
+    have_faketime || echo libfaketime
     have_perl || echo perl
     command -v cc >/dev/null || echo gcc libc6-dev
     /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip

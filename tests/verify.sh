@@ -11,6 +11,10 @@ export RUNLET_TEST_SCALE=full RUNLET_VERIFY_TABLE=$table
 case $name in
 upgrade) tests/upgrade/run.sh ;;
 v2) tests/v2/run.sh ;;
+cron) # The oracles write the table; the rest of it has to be right, in full size.
+    timeout 20m cargo test --locked -p runlet-triggers --test oracles -- --nocapture --test-threads=1
+    timeout 60m cargo test --locked --test it cron:: -- --nocapture --test-threads=2
+    ;;
 *) timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture ;;
 esac
 

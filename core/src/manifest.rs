@@ -4,6 +4,7 @@
 //! are in `runlet-runtimes`, those that need the operator's configuration (may it use this secret?) are in the server.
 
 mod check;
+mod cron;
 mod field;
 mod webhook;
 
@@ -17,6 +18,7 @@ use crate::limits::Limits;
 use crate::name::{FunctionName, SecretName};
 use crate::unit::ByteSize;
 
+pub use cron::{CronTrigger, Misfire, Overlap};
 pub use field::{BadPath, FieldPath, FieldValue};
 pub use webhook::{AdapterKind, WebhookTrigger};
 
@@ -172,11 +174,13 @@ impl<'de> Deserialize<'de> for EnvValue {
 }
 
 /// A trigger as the manifest declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TriggerSpec {
     /// A webhook.
     Webhook(WebhookTrigger),
+    /// A schedule.
+    Cron(CronTrigger),
 }
 
 /// A checked `function.toml`.
@@ -359,6 +363,13 @@ mod tests {
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\n"),
+                error("[[trigger]]\ntype = \"queue\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\noverlap = \"replace\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\nmisfire = \"once\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\nmisfire_limit = 0\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\njitter = \"2d\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\npath = \"x\"\n"),
+                error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"hmac\"\nsecret = \"s\"\nzone = \"UTC\"\n"),
                 hook("adapter = \"bitbucket\"\nsecret = \"s\"\n"),
                 hook("adapter = \"none\"\n"),
                 hook("adapter = \"none\"\npublic = false\n"),

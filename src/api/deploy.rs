@@ -9,6 +9,7 @@ use runlet_core::name::{FunctionName, Namespace, SecretName};
 use runlet_core::problem::Problem;
 use runlet_core::store::function::{Function, NewRevision};
 use runlet_runtimes::archive;
+use runlet_triggers::cron;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
@@ -79,6 +80,7 @@ pub(super) async fn deploy(name: String, mut input: Input) -> Result<Response, A
         )));
     }
     secrets_exist(&input, &manifest).map_err(ApiError::invalid)?;
+    cron::check(&manifest).map_err(|error| ApiError::invalid(format!("function.toml: {error}")))?;
     let namespace = input.namespace().clone();
     let hooks = hooks(&namespace, &manifest);
     if input.caller.local_admin {
@@ -110,7 +112,8 @@ pub(super) fn secrets_exist(input: &Input, manifest: &Manifest) -> Result<(), St
              and restarts it"
         ));
     }
-    for TriggerSpec::Webhook(hook) in &manifest.triggers {
+    for trigger in &manifest.triggers {
+        let TriggerSpec::Webhook(hook) = trigger else { continue };
         let secret = hook.secret.as_ref().and_then(|name| Some((name, input.api.secrets.get(namespace, name)?)));
         let Some((name, secret)) = secret else { continue };
         runlet_integrations::adapter(hook.adapter).usable(&secret).map_err(|what| {
@@ -129,6 +132,7 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
     });
     let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
         TriggerSpec::Webhook(hook) => Some(("trigger.secret".to_owned(), hook.secret.as_ref()?)),
+        TriggerSpec::Cron(_) => None,
     });
     env.chain(triggers)
 }
@@ -137,8 +141,9 @@ fn hooks(namespace: &Namespace, manifest: &Manifest) -> Vec<String> {
     let mut paths: Vec<String> = manifest
         .triggers
         .iter()
-        .map(|trigger| match trigger {
-            TriggerSpec::Webhook(hook) => format!("/hooks/{namespace}/{}", hook.path),
+        .filter_map(|trigger| match trigger {
+            TriggerSpec::Webhook(hook) => Some(format!("/hooks/{namespace}/{}", hook.path)),
+            TriggerSpec::Cron(_) => None,
         })
         .collect();
     paths.dedup();

@@ -31,6 +31,7 @@ mod shapes;
 mod streamed;
 mod system;
 mod tokens;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -164,6 +165,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(tokens::filter(api))
             .unify()
             .or(leases::filter(api))
+            .unify()
+            .or(triggers::filter(api))
             .unify()
             .or(system::capacity_filter(api))
             .unify()

@@ -32,7 +32,7 @@ use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
     Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
-    revisions, system, tokens,
+    revisions, system, tokens, triggers,
 };
 use crate::http::reply;
 
@@ -83,6 +83,11 @@ const TOKEN: &str = "token";
         leases::release,
         leases::renew,
         exec::exec,
+        triggers::list,
+        triggers::show,
+        triggers::ticks,
+        triggers::pause,
+        triggers::resume,
         tokens::list,
         tokens::create,
         tokens::revoke,
@@ -94,6 +99,7 @@ const TOKEN: &str = "token";
         (name = "history", description = "Executions and their output, deliveries"),
         (name = "leases", description = "Sandboxes to run commands in, for CI systems and for people"),
         (name = "hooks", description = "Webhooks"),
+        (name = "triggers", description = "What starts functions: hooks and schedules"),
         (name = "server", description = "The server itself, its tokens and its health"),
     ),
     modifiers(&Shared)

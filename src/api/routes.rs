@@ -55,7 +55,7 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 37] = [
+pub(crate) static ROUTES: [Route; 42] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -91,6 +91,11 @@ pub(crate) static ROUTES: [Route; 37] = [
     route(Method::DELETE, "/v1/leases/{id}", DEPLOYER_CI),
     route(Method::POST, "/v1/leases/{id}/renew", DEPLOYER_CI),
     route(Method::POST, "/v1/leases/{id}/exec", DEPLOYER_CI),
+    route(Method::GET, "/v1/triggers", VIEWER),
+    route(Method::GET, "/v1/triggers/{id}", VIEWER),
+    route(Method::GET, "/v1/triggers/{id}/ticks", VIEWER),
+    route(Method::POST, "/v1/triggers/{id}/pause", DEPLOYER),
+    route(Method::POST, "/v1/triggers/{id}/resume", DEPLOYER),
     route(Method::GET, "/v1/capacity", VIEWER_CI),
     route(Method::GET, "/v1/history/size", ADMIN),
 ];

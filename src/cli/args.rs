@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, ci, completions, config, deliveries, deploy, doctor, exec, executions, functions, history, invoke,
-    logs, revisions, rm, rollback, show, token, wait,
+    alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history,
+    invoke, logs, revisions, rm, rollback, show, token, triggers, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Ci(ci::CiArgs),
     /// Look at the server's configuration
     Config(config::ConfigArgs),
+    /// Find out when a schedule fires
+    Cron(cron::CronArgs),
     /// Say what this host offers runlet, what degrades, and what to do about it
     Doctor(doctor::DoctorArgs),
     /// Print the completion script for a shell
@@ -106,6 +108,10 @@ pub(crate) enum ClientCommand {
     Cancel(cancel::CancelArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
+    /// List triggers: hooks and schedules, with the next tick
+    Triggers(triggers::TriggersArgs),
+    /// Pause and resume a schedule, look at its ticks
+    Trigger(triggers::TriggerArgs),
     /// Look at the history as a whole: how large it is, and when it goes
     History(history::HistoryArgs),
     /// Make, list and revoke API tokens
@@ -162,6 +168,7 @@ fn settle(mut cli: Cli) -> Result<Cli, clap::Error> {
             global.for_clients().or(global.json.then_some("--json")).map(|option| ("serve", option))
         }
         Command::Config(_) => global.for_clients().map(|option| ("config", option)),
+        Command::Cron(_) => global.for_clients().map(|option| ("cron", option)),
         // It looks at the host, and asks a server if there is one.
         Command::Doctor(_) => None,
         Command::Completions(_) => {
@@ -273,6 +280,8 @@ mod tests {
             "runlet token create a --role king",
             "runlet token create a --role viewer --expires-in 3weeks",
             "runlet functions --namespace ../x",
+            "runlet cron next * -n 0",
+            "runlet trigger pause Bad_Name",
         ] {
             let error = read(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -17,6 +17,7 @@ use runlet_core::name::{BadName, FunctionName};
 use runlet_core::outcome::Outcome;
 use runlet_core::problem::{Code, Problem};
 use runlet_runtimes::archive::PackError;
+use runlet_triggers::cron::BadExpr;
 
 use super::output::{self, clean};
 use super::words;
@@ -113,6 +114,17 @@ pub(crate) enum CliError {
         /// Its state.
         state: String,
     },
+    /// A schedule breaks a rule.
+    #[error("not a schedule: {0}")]
+    Schedule(BadExpr),
+    /// A function has no schedule, or several.
+    #[error("function `{function}` has {found} schedules; name one by its trg_... id: `runlet triggers` lists them")]
+    WhichTrigger {
+        /// The function.
+        function: String,
+        /// How many.
+        found: usize,
+    },
     /// No revision of the function, or more than one, is what was named.
     #[error("`{wanted}` names {} of function `{function}`", if *several { "several revisions" } else { "no revision" })]
     NoRevision {
@@ -174,6 +186,8 @@ impl CliError {
             Self::NoManifest { .. } | Self::Manifest { .. } | Self::Pack { .. } | Self::Config(_) => {
                 Code::Invalid.exit_code()
             }
+            Self::Schedule(_) => Code::Invalid.exit_code(),
+            Self::WhichTrigger { .. } => Code::NotFound.exit_code(),
             Self::DataNotJson(_) => Code::BadJson.exit_code(),
             Self::NothingRan { .. } | Self::NoRevision { .. } => Code::NotFound.exit_code(),
             Self::Ended { code, .. } => code.exit_code(),

@@ -44,6 +44,7 @@ pub(crate) async fn run(session: &Session, _: &FunctionsArgs) -> Result<(), CliE
 fn triggers(function: &Function) -> String {
     let trigger = |trigger: &TriggerSpec| match trigger {
         TriggerSpec::Webhook(hook) => format!("webhook /hooks/{}/{}", function.namespace, hook.path),
+        TriggerSpec::Cron(cron) => format!("cron {}", cron.schedule),
     };
     let all: Vec<String> = function.manifest.triggers.iter().map(trigger).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }

@@ -12,6 +12,7 @@ mod cancel;
 mod ci;
 mod completions;
 mod config;
+mod cron;
 mod deliveries;
 mod deploy;
 mod doctor;
@@ -33,6 +34,7 @@ mod rollback;
 mod session;
 mod show;
 mod token;
+mod triggers;
 mod wait;
 mod words;
 
@@ -61,6 +63,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Config(args) => return config::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => return doctor::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => return completions::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;
@@ -85,6 +88,8 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::Triggers(args) => triggers::list(session, &args).await,
+        ClientCommand::Trigger(args) => triggers::run(session, &args).await,
         ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     };

@@ -12,6 +12,7 @@
 
 mod ci;
 mod cold;
+mod cron;
 mod load;
 mod process;
 mod reference;
@@ -61,6 +62,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     cold::measure(server, scale).await?;
     ci::measure(server, scale).await?;
     webhook::measure(server, scale).await?;
+    cron::measure(server, scale).await?;
     table::memory("idle, before the first call", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())

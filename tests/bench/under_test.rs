@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -91,6 +92,20 @@ impl Server {
         Ok(server)
     }
 
+    /// Runs a verb of the command line against it.
+    pub(crate) async fn cli(&self, args: &[&str]) -> anyhow::Result<()> {
+        let binary = binary();
+        let mut command = Command::new(&binary);
+        let status = command.args(args).env("RUNLET_DATA_DIR", self.data()).stdout(Stdio::null()).status().await?;
+        anyhow::ensure!(status.success(), "{args:?} failed");
+        Ok(())
+    }
+
+    /// Deploys a function of these files.
+    pub(crate) async fn function(&self, files: &[(&str, &str)]) -> anyhow::Result<()> {
+        self.deploy(&binary(), files).await
+    }
+
     async fn deploy(&self, binary: &str, files: &[(&str, &str)]) -> anyhow::Result<()> {
         let source = tempfile::tempdir()?;
         for (name, text) in files {
@@ -112,6 +127,17 @@ impl Server {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Connections to its own Postgres.
+    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+        let entries = std::fs::read_dir(self.data().join("postgres"))?.flatten();
+        let socket = entries
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
+            .context("the private Postgres's socket directory")?;
+        let options = PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
+        Ok(PgPoolOptions::new().max_connections(connections).connect_with(options).await?)
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hyper::StatusCode;
@@ -36,15 +35,7 @@ fn target(server: &Server) -> anyhow::Result<Target> {
 
 /// Inserts one row a commit over `connections` connections into the server's own Postgres; rows a second.
 async fn rows(server: &Server, connections: usize, span: Duration) -> anyhow::Result<f64> {
-    let entries = std::fs::read_dir(server.data().join("postgres"))?.flatten();
-    let socket = entries
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
-        .context("the private Postgres's socket directory")?;
-    let options =
-        sqlx::postgres::PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
-    let pool =
-        sqlx::postgres::PgPoolOptions::new().max_connections(u32::try_from(connections)?).connect_with(options).await?;
+    let pool = server.database(u32::try_from(connections)?).await?;
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, body bytea, at timestamptz DEFAULT now())",
     )

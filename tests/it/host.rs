@@ -110,6 +110,7 @@ impl Builder {
             binary: self.binary,
             base,
             traces,
+            environment: Vec::new(),
             server: None,
             address: None,
             token: String::new(),
@@ -141,6 +142,8 @@ pub(crate) struct TestHost {
     binary: Option<PathBuf>,
     base: tempfile::TempDir,
     pub(crate) traces: Traces,
+    /// Variables of the server's environment, from its next start on.
+    pub(crate) environment: Vec<(String, String)>,
     server: Option<Child>,
     address: Option<SocketAddr>,
     token: String,
@@ -192,6 +195,7 @@ impl TestHost {
             .arg("serve")
             .arg("--config")
             .arg(self.base.path().join("config.toml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null());
         command
@@ -312,9 +316,14 @@ impl TestHost {
         find(&self.data_dir(), "postmaster.pid").expect("the private Postgres runs")
     }
 
+    /// The directory of the private Postgres's socket.
+    pub(crate) fn postgres_socket(&self) -> PathBuf {
+        find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs")
+    }
+
     /// Lines of a query on the private Postgres, asked as the user that owns it.
     pub(crate) fn psql(&self, query: &str) -> String {
-        let socket = find(&self.data_dir(), ".s.PGSQL.5432").expect("the private Postgres runs");
+        let socket = self.postgres_socket();
         let output = Command::new("setpriv")
             .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "psql", "-X", "-q", "-A", "-t", "-h"])
             .arg(&socket)

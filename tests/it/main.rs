@@ -18,6 +18,7 @@ mod asynchronous;
 mod ci;
 mod cli;
 mod crash;
+mod cron;
 mod custom;
 mod deploy;
 mod disk;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::host::TestHost;
 
 /// Method, path and the least role; with `+ci` the role `ci` may as well, for its own jobs. `F`, `I`, `E`, `D` and `T` stand for ids that exist; a new route needs a row here.
-const ROUTES: [(&str, &str, &str); 37] = [
+const ROUTES: [(&str, &str, &str); 42] = [
     ("GET", "/v1/functions", "viewer"),
     ("GET", "/v1/functions/f", "viewer"),
     ("PUT", "/v1/functions/f", "deployer"),
@@ -37,6 +37,11 @@ const ROUTES: [(&str, &str, &str); 37] = [
     ("DELETE", "/v1/leases/none", "deployer+ci"),
     ("POST", "/v1/leases/none/renew", "deployer+ci"),
     ("POST", "/v1/leases/none/exec", "deployer+ci"),
+    ("GET", "/v1/triggers", "viewer"),
+    ("GET", "/v1/triggers/R", "viewer"),
+    ("GET", "/v1/triggers/R/ticks", "viewer"),
+    ("POST", "/v1/triggers/R/pause", "deployer"),
+    ("POST", "/v1/triggers/R/resume", "deployer"),
     ("GET", "/v1/history/size", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
@@ -70,7 +75,9 @@ fn each_route_takes_its_role_and_no_less() {
     let victim =
         host.http("POST", "/v1/tokens").json(&json!({"name": "victim", "role": "viewer"})).send().expect(201).json();
     let victim = victim["token"]["id"].as_str().expect("an id").to_owned();
+    let trigger = host.get("/v1/triggers")["triggers"][0]["id"].as_str().expect("an id").to_owned();
     let last = |path: &str| {
+        let path = path.replace("/R", &format!("/{trigger}"));
         let path = path.replace("/I", &format!("/{invocation}")).replace("/E", &format!("/{execution}"));
         path.replace("/D", &format!("/{delivery}")).replace("/T", &format!("/{victim}"))
     };

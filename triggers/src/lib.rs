@@ -1,6 +1,7 @@
 //! Outside events become invocations.
 //!
 //! A trigger sees the engine as `dyn Engine` and the store, nothing of sandboxes and nothing of HTTP: the server hands
-//! in headers and bytes. Webhooks are here; schedules and queues get a module each when they are built.
+//! in headers and bytes. Webhooks and schedules are here; queues get a module when they are built.
 
+pub mod cron;
 pub mod webhook;

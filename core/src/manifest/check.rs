@@ -1,5 +1,6 @@
 //! The rules of `function.toml` that its text alone can break.
 
+mod cron;
 mod trigger;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 mod accept;
 pub mod alias;
 mod blob;
+pub mod cron;
 pub mod current;
 pub mod delivery;
 pub mod error;

@@ -5,6 +5,7 @@
 mod accept;
 mod cancel;
 mod claim;
+mod cron;
 mod function;
 mod history;
 mod host;

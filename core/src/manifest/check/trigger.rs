@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Lines;
+use super::cron::Keys;
 use crate::manifest::{AdapterKind, FieldPath, FieldValue, ManifestError, TriggerSpec, WebhookTrigger};
 use crate::name::{HookPath, SecretName};
+use crate::unit::Span;
 
 /// Most fields that a trigger matches, and most values of each.
 const MATCHES: usize = 16;
@@ -29,6 +31,16 @@ pub(super) struct RawTrigger {
     branches: Vec<String>,
     #[serde(rename = "match", default)]
     fields: toml::Table,
+    schedule: Option<String>,
+    zone: Option<String>,
+    seconds: Option<bool>,
+    overlap: Option<String>,
+    misfire: Option<String>,
+    misfire_window: Option<Span>,
+    misfire_limit: Option<u32>,
+    backlog: Option<u32>,
+    jitter: Option<Span>,
+    data: Option<toml::Value>,
 }
 
 /// The key that breaks a rule, and what to write instead.
@@ -36,17 +48,55 @@ struct Broken(&'static str, String);
 
 impl RawTrigger {
     /// Checks the trigger, the `nth` of its manifest.
-    pub(super) fn check(self, lines: &Lines<'_>, nth: usize) -> Result<TriggerSpec, ManifestError> {
+    pub(super) fn check(mut self, lines: &Lines<'_>, nth: usize) -> Result<TriggerSpec, ManifestError> {
+        let cron = self.cron();
         let checked = match self.kind.as_str() {
-            "webhook" => self.webhook().map(TriggerSpec::Webhook),
-            "cron" | "queue" | "http" => broken("type", "only \"webhook\" is available in this version"),
-            _ => broken("type", "this is no trigger type; write \"webhook\""),
+            "webhook" => match cron.any() {
+                Some(key) => broken(key, "belongs to a cron trigger; leave it out"),
+                None => self.webhook().map(TriggerSpec::Webhook),
+            },
+            "cron" => match self.of_webhook() {
+                Some(key) => broken(key, "belongs to a webhook; leave it out"),
+                None => cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| Broken(key, message)),
+            },
+            "queue" | "http" => broken("type", "only \"webhook\" and \"cron\" are available in this version"),
+            _ => broken("type", "this is no trigger type; write \"webhook\" or \"cron\""),
         };
         checked.map_err(|Broken(key, message)| ManifestError {
             line: lines.of("trigger", nth, key),
             key: format!("trigger.{key}"),
             message,
         })
+    }
+
+    /// The keys of a cron trigger, taken out.
+    fn cron(&mut self) -> Keys {
+        Keys {
+            schedule: self.schedule.take(),
+            zone: self.zone.take(),
+            seconds: self.seconds.take(),
+            overlap: self.overlap.take(),
+            misfire: self.misfire.take(),
+            misfire_window: self.misfire_window.take(),
+            misfire_limit: self.misfire_limit.take(),
+            backlog: self.backlog.take(),
+            jitter: self.jitter.take(),
+            data: self.data.take(),
+        }
+    }
+
+    /// The first key of a webhook that is set.
+    fn of_webhook(&self) -> Option<&'static str> {
+        let set = [
+            ("path", self.path.is_some()),
+            ("adapter", self.adapter.is_some()),
+            ("secret", self.secret.is_some()),
+            ("public", self.public.is_some()),
+            ("events", !self.events.is_empty()),
+            ("branches", !self.branches.is_empty()),
+            ("match", !self.fields.is_empty()),
+        ];
+        set.into_iter().find_map(|(key, set)| set.then_some(key))
     }
 
     fn webhook(self) -> Result<WebhookTrigger, Broken> {

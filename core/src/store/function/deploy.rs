@@ -12,6 +12,8 @@ use crate::invocation::InvocationState;
 use crate::manifest::{AdapterKind, Manifest, TriggerSpec, WebhookTrigger};
 use crate::name::{FunctionName, Namespace, RevisionDigest, SecretName};
 use crate::precondition::Precondition;
+use crate::store::queue::cancel::{close_waiting, notify};
+use crate::store::queue::wakeup::SCHEDULES;
 use crate::store::text::{json, noun};
 use crate::store::{Store, StoreError};
 
@@ -34,7 +36,7 @@ impl Store {
         if point(&mut tx, namespace, &manifest.name, digest, now).await? {
             note(&mut tx, namespace, &manifest.name, digest, now).await?;
         }
-        replace_triggers(&mut tx, namespace, manifest).await?;
+        replace_triggers(&mut tx, namespace, manifest, now).await?;
         tx.commit().await?;
         let function = self.as_changed(namespace, &manifest.name).await?;
         Ok(Deployed { function, new_revision })
@@ -78,7 +80,8 @@ impl Store {
         )
         .fetch_all(&mut *tx)
         .await?;
-        crate::store::queue::cancel::close_waiting(&mut tx, &waiting, InvocationState::Cancelled).await?;
+        close_waiting(&mut tx, &waiting, InvocationState::Cancelled).await?;
+        notify(&mut tx, SCHEDULES).await?;
         tx.commit().await?;
         self.inner.current.forget(namespace, name);
         Ok(removed.rows_affected() == 1)
@@ -121,7 +124,10 @@ pub(super) fn expect(
 
 /// The webhooks of a manifest.
 fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
-    manifest.triggers.iter().map(|TriggerSpec::Webhook(spec)| spec)
+    manifest.triggers.iter().filter_map(|trigger| match trigger {
+        TriggerSpec::Webhook(spec) => Some(spec),
+        TriggerSpec::Cron(_) => None,
+    })
 }
 
 /// A path has one adapter and one secret, within a manifest as over all functions: a delivery is verified once, before anybody reads it.
@@ -239,6 +245,7 @@ pub(super) async fn replace_triggers(
     tx: &mut PgConnection,
     namespace: &Namespace,
     manifest: &Manifest,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut ids: Vec<Uuid> = Vec::new();
     let (mut paths, mut ordinals, mut specs) = (Vec::new(), Vec::new(), Vec::new());
@@ -251,7 +258,7 @@ pub(super) async fn replace_triggers(
         specs.push(json(spec));
         *nth += 1;
     }
-    let kept = sqlx::query_scalar!(
+    let mut kept = sqlx::query_scalar!(
         "INSERT INTO triggers (id, namespace, function, kind, path, ordinal, spec)
          SELECT t.id, $1, $2, 'webhook', t.path, t.ordinal, t.spec::jsonb
          FROM unnest($3::uuid[], $4::text[], $5::integer[], $6::text[]) AS t (id, path, ordinal, spec)
@@ -266,6 +273,7 @@ pub(super) async fn replace_triggers(
     )
     .fetch_all(&mut *tx)
     .await?;
+    kept.extend(crate::store::cron::deploy::replace(tx, namespace, manifest, now).await?);
     sqlx::query!(
         "DELETE FROM triggers WHERE namespace = $1 AND function = $2 AND id <> ALL($3)",
         namespace.as_str(),

@@ -45,7 +45,7 @@ impl Store {
         if point(&mut tx, namespace, name, &digest, now).await? && to.is_some() {
             note(&mut tx, namespace, name, &digest, now).await?;
         }
-        replace_triggers(&mut tx, namespace, &manifest).await?;
+        replace_triggers(&mut tx, namespace, &manifest, now).await?;
         tx.commit().await?;
         self.as_changed(namespace, name).await
     }

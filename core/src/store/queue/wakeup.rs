@@ -16,6 +16,9 @@ use super::CHANNEL;
 use crate::id::InvocationId;
 use crate::store::{Store, StoreError};
 
+/// Payload of [`Wakeup::Schedules`].
+pub(in crate::store) const SCHEDULES: &str = "schedules";
+
 /// Wakes the dispatcher: a dedicated LISTEN connection that reconnects by itself.
 #[derive(Debug)]
 pub struct Wakeups {
@@ -32,6 +35,8 @@ pub enum Wakeup {
     Cancel(InvocationId),
     /// This invocation is terminal.
     Done(InvocationId),
+    /// Schedules have been added, changed, paused, resumed or removed.
+    Schedules,
 }
 
 impl Wakeup {
@@ -41,6 +46,7 @@ impl Wakeup {
         match payload.split_once(':') {
             Some(("cancel", text)) => id(text).map_or(Self::Work, Self::Cancel),
             Some(("done", text)) => id(text).map_or(Self::Work, Self::Done),
+            _ if payload == SCHEDULES => Self::Schedules,
             _ => Self::Work,
         }
     }
@@ -155,6 +161,7 @@ mod tests {
         let id = InvocationId::new();
         assert_eq!(Wakeup::parse(&format!("done:{}", id.uuid())), Wakeup::Done(id));
         assert_eq!(Wakeup::parse(&format!("cancel:{}", id.uuid())), Wakeup::Cancel(id));
+        assert_eq!(Wakeup::parse(SCHEDULES), Wakeup::Schedules);
         for text in ["work", "", "done:", "done:x", "later:1"] {
             assert_eq!(Wakeup::parse(text), Wakeup::Work);
         }

@@ -1,0 +1,214 @@
+//! Firing: ticks, their invocations and the cursors, in one transaction.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Decision, DueTicks, Fate, Fired, Live};
+use crate::cause::{Cause, CauseKind};
+use crate::clock::{self, Timestamp};
+use crate::id::{InvocationId, TriggerId};
+use crate::invocation::InvocationState;
+use crate::name::{FunctionName, Namespace};
+use crate::store::queue::cancel::{close_waiting, notify};
+use crate::store::text::{count, json, noun};
+use crate::store::{Store, StoreError};
+use crate::unit::ByteSize;
+
+/// A schedule that is ours to fire: its row is locked, and its cursor is where it was expected.
+struct Held {
+    trigger: TriggerId,
+    namespace: Namespace,
+    function: FunctionName,
+    revision: String,
+    reset: String,
+    on_lost: String,
+    max_concurrency: i32,
+    memory: Value,
+    running: i64,
+    held: i64,
+}
+
+impl Store {
+    /// Fires what is due: for each schedule whose cursor is where it is expected, the ticks get the fates that `decide` gives them,
+    /// and those that run their invocations. All of it or nothing. What another server fires at the same moment, or has fired, is
+    /// passed over, as is what was paused, changed or removed: it is not among those returned.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn fire(
+        &self,
+        due: &[DueTicks],
+        decide: impl Fn(&DueTicks, Live) -> Decision + Send,
+    ) -> Result<Vec<Fired>, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        let ours = lock(&mut tx, due).await?;
+        let by_trigger: HashMap<TriggerId, &DueTicks> = due.iter().map(|due| (due.trigger, due)).collect();
+        let mut columns = Columns::default();
+        let mut fired = Vec::with_capacity(ours.len());
+        let mut cancelled = Vec::new();
+        for schedule in &ours {
+            let Some(due) = by_trigger.get(&schedule.trigger).copied() else { continue };
+            let live = Live { running: small(schedule.running), held: small(schedule.held) };
+            let decision = decide(due, live);
+            if decision.cancel {
+                cancelled.push(schedule.trigger.uuid());
+            }
+            fired.push(columns.add(schedule, due, &decision)?);
+        }
+        if !cancelled.is_empty() {
+            cancel_runs(&mut tx, &cancelled).await?;
+        }
+        let made = columns.write(&mut tx).await?;
+        tx.commit().await?;
+        if made {
+            self.nudge().await;
+        }
+        Ok(fired)
+    }
+}
+
+fn small(n: i64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Locks the schedules that are ours to fire. Everybody locks in one order, and waits for nobody. A manifest may be large: each
+/// function's is read once.
+async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, StoreError> {
+    let triggers: Vec<Uuid> = due.iter().map(|due| due.trigger.uuid()).collect();
+    let cursors: Vec<Timestamp> = due.iter().map(|due| due.from).collect();
+    let rhythms: Vec<&str> = due.iter().map(|due| due.rhythm.as_str()).collect();
+    let ours = sqlx::query_as!(
+        Held,
+        r#"WITH d AS (
+             SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS d (trigger, cursor, rhythm)
+           ), named AS (
+             SELECT DISTINCT t.namespace, t.function FROM d JOIN triggers t ON t.id = d.trigger
+           ), plan AS MATERIALIZED (
+             SELECT f.namespace, f.name, r.digest AS revision, r.manifest ->> 'reset' AS reset, r.manifest ->> 'on_lost' AS on_lost,
+                 (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory
+             FROM named n
+             JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
+             JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+           )
+           SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
+               p.revision, p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
+               (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before < 'infinity') AS "running!",
+               (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before = 'infinity') AS "held!"
+           FROM d
+           JOIN cron_schedules s ON s.trigger = d.trigger
+           JOIN triggers t ON t.id = s.trigger
+           JOIN plan p ON p.namespace = t.namespace AND p.name = t.function
+           WHERE s.paused_at IS NULL AND s.cursor = d.cursor AND s.rhythm = d.rhythm
+           ORDER BY s.trigger
+           FOR UPDATE OF s SKIP LOCKED"#,
+        &triggers,
+        &cursors,
+        &rhythms as &[&str],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(ours)
+}
+
+/// Cancels all that runs and waits of these triggers.
+async fn cancel_runs(tx: &mut PgConnection, triggers: &[Uuid]) -> Result<(), StoreError> {
+    let waiting = sqlx::query_scalar!(
+        "DELETE FROM queue WHERE trigger = ANY($1) AND lease_until IS NULL RETURNING invocation",
+        triggers
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    close_waiting(tx, &waiting, InvocationState::Cancelled).await?;
+    let running = sqlx::query_scalar!(
+        "UPDATE queue SET cancelled = true WHERE trigger = ANY($1) AND lease_until IS NOT NULL RETURNING invocation",
+        triggers
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for invocation in running {
+        notify(tx, &format!("cancel:{invocation}")).await?;
+    }
+    Ok(())
+}
+
+/// Decided ticks, column by column.
+#[derive(Default)]
+struct Columns<'a> {
+    triggers: Vec<Uuid>,
+    namespaces: Vec<&'a str>,
+    fires_at: Vec<Timestamp>,
+    fates: Vec<&'static str>,
+    invocations: Vec<Option<Uuid>>,
+    delays: Vec<f64>,
+    causes: Vec<String>,
+    payloads: Vec<&'a [u8]>,
+    functions: Vec<&'a str>,
+    revisions: Vec<&'a str>,
+    resets: Vec<&'a str>,
+    on_lost: Vec<&'a str>,
+    max_concurrency: Vec<i32>,
+    memory: Vec<i64>,
+    moved: Vec<Uuid>,
+    cursors: Vec<Timestamp>,
+}
+
+impl<'a> Columns<'a> {
+    fn add(&mut self, schedule: &'a Held, due: &'a DueTicks, decision: &Decision) -> Result<Fired, StoreError> {
+        let memory: ByteSize = noun("revisions", &schedule.revision, schedule.memory.clone())?;
+        let mut fired = Fired { trigger: due.trigger, invocations: 0, held: 0 };
+        let missed = due.missed.iter().map(|at| (*at, Fate::Missed, 0.0, &[][..]));
+        let decided = due.ticks.iter().zip(&decision.fates);
+        let decided = decided.map(|(tick, fate)| (tick.at, *fate, tick.delay.as_secs_f64(), tick.body.as_ref()));
+        for (at, fate, delay, body) in missed.chain(decided) {
+            fired.invocations += u32::from(fate.runs());
+            fired.held += u32::from(fate == Fate::Held);
+            self.triggers.push(due.trigger.uuid());
+            self.namespaces.push(schedule.namespace.as_str());
+            self.fires_at.push(at);
+            self.fates.push(fate.as_str());
+            self.invocations.push(fate.runs().then(|| InvocationId::new().uuid()));
+            self.delays.push(delay);
+            self.causes.push(json(&Cause { trigger: Some(due.trigger), ..Cause::of_kind(CauseKind::Cron) }));
+            self.payloads.push(body);
+            self.functions.push(schedule.function.as_str());
+            self.revisions.push(&schedule.revision);
+            self.resets.push(&schedule.reset);
+            self.on_lost.push(&schedule.on_lost);
+            self.max_concurrency.push(schedule.max_concurrency);
+            self.memory.push(count(memory.0));
+        }
+        self.moved.push(due.trigger.uuid());
+        self.cursors.push(due.to);
+        Ok(fired)
+    }
+
+    /// Returns whether any invocation was made.
+    async fn write(&self, tx: &mut PgConnection) -> Result<bool, StoreError> {
+        let made = sqlx::query_file_scalar!(
+            "src/store/cron/fire.sql",
+            &self.triggers,
+            &self.namespaces as &[&str],
+            &self.fires_at,
+            &self.fates as &[&str],
+            &self.invocations as &[Option<Uuid>],
+            &self.delays,
+            &self.causes,
+            &self.payloads as &[&[u8]],
+            &self.functions as &[&str],
+            &self.revisions as &[&str],
+            &self.resets as &[&str],
+            &self.on_lost as &[&str],
+            &self.max_concurrency,
+            &self.memory,
+            clock::now(),
+            &self.moved,
+            &self.cursors,
+        )
+        .fetch_all(tx)
+        .await?;
+        Ok(!made.is_empty())
+    }
+}

@@ -1,0 +1,32 @@
+-- Puts decided ticks on record: each tick's row, for those that run the invocation and its queue row, and the new cursors.
+-- A tick that has its row already changes nothing. What is held waits in the queue for infinity, until the run before it is over.
+WITH tick AS (
+  SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::uuid[], $6::float8[], $7::text[], $8::bytea[],
+      $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
+    AS t (trigger, namespace, fires_at, fate, invocation, delay, cause, payload,
+      function, revision, reset, on_lost, max_concurrency, memory)
+), new AS (
+  INSERT INTO cron_ticks (namespace, trigger, fires_at, invocation, fate, decided_at)
+  SELECT namespace, trigger, fires_at, invocation, fate, $15 FROM tick
+  ON CONFLICT (namespace, trigger, fires_at) DO NOTHING
+  RETURNING invocation
+), work AS (
+  SELECT t.* FROM tick t JOIN new n ON n.invocation = t.invocation
+), invoked AS (
+  INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions, content_type,
+      payload, payload_size, created_at)
+  SELECT invocation, namespace, function, revision, 'cron', cause::jsonb, CASE WHEN fate = 'held' THEN 'held' ELSE 'queued' END,
+      0, '{}', 'application/json', payload, octet_length(payload), $15
+  FROM work
+), queued AS (
+  INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory, priority,
+      not_before, trigger)
+  SELECT invocation, namespace, function, revision, 'cron', reset, on_lost, max_concurrency, memory, 0,
+      CASE WHEN fate = 'held' THEN 'infinity' ELSE now() + make_interval(secs => delay) END, trigger
+  FROM work
+), moved AS (
+  UPDATE cron_schedules s SET cursor = c.cursor
+  FROM unnest($16::uuid[], $17::timestamptz[]) AS c (trigger, cursor)
+  WHERE s.trigger = c.trigger
+)
+SELECT invocation AS "invocation!" FROM work

@@ -1,0 +1,191 @@
+//! The service that fires: it sleeps until the next tick, fires what is due in one transaction, and keeps the rest in order.
+//!
+//! It wakes up at least once a second and looks at the wall clock: a clock that was set is noticed then, forward or back. It looks at
+//! the ledger when it is told of a change, and once in a while in any case.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use runlet_core::clock::{self, Timestamp};
+use runlet_core::id::TriggerId;
+use runlet_core::store::cron::Fired;
+use runlet_core::store::queue::{Wakeup, Wakeups};
+use runlet_core::store::{Store, StoreError};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::book::Book;
+use super::overlap;
+
+/// Longest sleep: the wall clock may be set while we sleep.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Pause after a failure of the database.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// How often the ledger is read without a reason.
+const RELOAD: Duration = Duration::from_secs(15);
+
+/// How often old ticks are forgotten.
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// Ends of runs that come within this time cause one look at those that wait for them.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// About so many ticks are fired in one transaction at most.
+const TICKS: usize = 2000;
+
+/// Fires schedules.
+#[derive(Debug)]
+pub struct Service {
+    store: Store,
+    now: fn() -> Timestamp,
+    book: Book,
+    /// Whether anything may wait for the end of an earlier run.
+    held: bool,
+    reload: Instant,
+    release: Instant,
+    prune: Instant,
+}
+
+impl Service {
+    /// A service on this ledger.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            now: clock::now,
+            book: Book::default(),
+            held: true,
+            reload: now,
+            release: now,
+            prune: now + PRUNE,
+        }
+    }
+
+    /// Fires until `stop`. What is due after that is the next server's.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let Some(mut wakeups) = self.listen(&stop).await else { return };
+        while !stop.is_cancelled() {
+            let step = async { self.chores().await.and(self.fire().await) };
+            if let Err(error) = step.await {
+                tracing::warn!(%error, "could not look after schedules; trying again");
+                tokio::select! {
+                    () = sleep(AFTER_FAILURE) => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep_until(self.wake_at()) => {}
+                wakeup = wakeups.next() => match wakeup {
+                    Wakeup::Schedules => self.reload = Instant::now(),
+                    Wakeup::Done(_) if self.held => self.release = self.release.min(Instant::now() + GATHER),
+                    Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) => {}
+                },
+            }
+        }
+    }
+
+    async fn listen(&self, stop: &CancellationToken) -> Option<Wakeups> {
+        loop {
+            match self.store.wakeups().await {
+                Ok(wakeups) => return Some(wakeups),
+                Err(error) => tracing::warn!(%error, "could not listen for changes of schedules"),
+            }
+            tokio::select! {
+                () = sleep(AFTER_FAILURE) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// The moment to wake up: a tick, a chore, or a second from now.
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let tick = self.book.next().map(|next| {
+            let left = next - (self.now)();
+            // The timer is exact to a millisecond and must not be early.
+            left.max(TimeDelta::zero()).to_std().unwrap_or_default()
+        });
+        let soon = now + tick.unwrap_or(LOOK).min(LOOK);
+        let chores = [Some(self.reload), Some(self.prune), self.held.then_some(self.release)];
+        chores.into_iter().flatten().fold(soon, Instant::min)
+    }
+
+    /// What has its time: reading the ledger, letting held runs start, forgetting old ticks.
+    async fn chores(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if self.reload <= now {
+            self.load().await?;
+            self.reload = Instant::now() + jittered(RELOAD);
+        }
+        if self.release <= now {
+            self.held = self.store.release_held().await?;
+            self.release = Instant::now() + LOOK;
+        }
+        if self.prune <= now {
+            let pruned = self.store.prune_ticks((self.now)()).await?;
+            tracing::debug!(pruned, "old ticks are forgotten");
+            self.prune = Instant::now() + jittered(PRUNE);
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let schedules = self.store.schedules().await?;
+        for (trigger, from, to) in self.book.load(schedules, (self.now)()) {
+            tracing::warn!(trigger.id = %trigger, %from, "a schedule was decided far into the future: the clock was wrong then");
+            self.store.rewind_schedule(trigger, from, to).await?;
+        }
+        tracing::debug!(schedules = self.book.len(), "schedules are read");
+        Ok(())
+    }
+
+    /// Fires all that is due.
+    async fn fire(&mut self) -> Result<(), StoreError> {
+        loop {
+            let now = (self.now)();
+            let due = self.book.due(now, TICKS);
+            if due.is_empty() {
+                return Ok(());
+            }
+            let fired = self.store.fire(&due, overlap::decide).await?;
+            let fired: HashMap<TriggerId, Fired> = fired.into_iter().map(|one| (one.trigger, one)).collect();
+            for due in &due {
+                match fired.get(&due.trigger) {
+                    Some(fired) => {
+                        self.book.advance(due.trigger, due.to);
+                        self.note(fired);
+                    }
+                    // Another server has it, or it has changed: the ledger tells.
+                    None => {
+                        self.book.set_aside(due.trigger);
+                        self.reload = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, fired: &Fired) {
+        if fired.held > 0 {
+            // The run that it waits for may have ended while this was being written.
+            self.held = true;
+            self.release = self.release.min(Instant::now() + GATHER);
+        }
+        if fired.invocations > 0 {
+            tracing::debug!(trigger.id = %fired.trigger, invocations = fired.invocations, held = fired.held, "tick");
+        }
+    }
+}
+
+/// About `span`, and not the same for all servers.
+fn jittered(span: Duration) -> Duration {
+    let percent = u32::try_from(RandomState::new().hash_one(0) % 20).unwrap_or(0);
+    span * (90 + percent) / 100
+}
