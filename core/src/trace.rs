@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Largest `tracestate` that is passed on, bytes: what everybody must be able to take.
 const LARGEST_STATE: usize = 512;
@@ -86,9 +87,10 @@ impl From<TraceParent> for String {
 }
 
 /// The trace that something belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
     /// Which trace, and where in it.
+    #[schema(value_type = String)]
     pub parent: TraceParent,
     /// What tracing systems have added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
