@@ -312,9 +312,4 @@ mod tests {
         assert_eq!(code(r#"{"colour":1}"#), Some(Code::Invalid));
         assert_eq!(code(r#"{"limits":{"memory":"1GB"}}"#), Some(Code::Invalid));
     }
-
-    #[test]
-    fn limits_of_a_lease_default_to_small_ones() {
-        assert!(Limits::default().timeout.0 < USUAL);
-    }
 }

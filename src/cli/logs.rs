@@ -269,7 +269,7 @@ mod tests {
     async fn follow(script: Vec<String>) -> (Vec<String>, Result<(), CliError>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let host = Some(format!("http://{}", listener.local_addr().expect("bound")));
-        let global = Global { host, token: None, namespace: None, data_dir: None, json: false };
+        let global = Global { host, token: None, token_file: None, namespace: None, data_dir: None, json: false };
         let session = Session::open(&global).expect("a good address");
         let args = LogsArgs { id: ID.parse().expect("an id"), follow: true, stream: Streams::Stdout };
         let server = async {
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_was_never_there_is_told_at_once() {
         let host = Some("/nonexistent/runlet.sock".to_owned());
-        let session = Session::open(&Global { host, token: None, namespace: None, data_dir: None, json: false });
+        let session = Session::open(&Global { host, token: None, token_file: None, namespace: None, data_dir: None, json: false });
         let id = "inv_00000000000000000000000000".parse().expect("an id");
         let end = run(&session.expect("good"), &LogsArgs { id, follow: true, stream: Streams::Both }).await;
         assert!(matches!(end, Err(CliError::Client(_))), "{end:?}");
