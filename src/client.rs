@@ -2,6 +2,7 @@
 //!
 //! Knows sockets, headers and timeouts; does not know what any route means or how a problem is shown.
 
+pub(crate) mod duplex;
 pub(crate) mod host;
 mod patient;
 mod secure;

@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod client;
 mod config;
+mod frames;
 mod http;
 mod lifecycle;
 mod log;

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use runlet_core::engine::Network;
 use runlet_core::store::StoreError;
 use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_executor::host::{HostOptions, Zygote};
@@ -122,6 +123,8 @@ fn zygote(config: &Config, prepared: &Prepared) -> Result<Zygote, ServeError> {
         run_dir: config.run_dir.clone(),
         revisions_dir: prepared.dirs.revisions.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
+        work_dir: prepared.dirs.work.clone(),
+        host_network: config.ci.network == Network::Host,
     };
     let zygote = Zygote::start(&options).map_err(ServeError::Zygote)?;
     for name in zygote.reaped() {

@@ -24,11 +24,13 @@ pub enum CauseKind {
     Ci,
     /// A repeat of an earlier invocation, asked for by somebody.
     Rerun,
+    /// Somebody leased a sandbox to run commands in it.
+    Lease,
 }
 
 impl CauseKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Http, Self::Webhook, Self::Cron, Self::Queue, Self::Ci, Self::Rerun];
+    pub const ALL: [Self; 7] = [Self::Http, Self::Webhook, Self::Cron, Self::Queue, Self::Ci, Self::Rerun, Self::Lease];
 
     /// The word for it.
     #[must_use]
@@ -40,6 +42,7 @@ impl CauseKind {
             Self::Queue => "queue",
             Self::Ci => "ci",
             Self::Rerun => "rerun",
+            Self::Lease => "lease",
         }
     }
 }
@@ -69,13 +72,83 @@ pub struct Cause {
     /// The trace it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
+    /// The job, where a CI system is the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<CiJob>>,
+}
+
+/// What a CI system says about a job. Words of its own, for people to find the job by; nothing here is a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CiJob {
+    /// Which CI system: `gitlab`.
+    pub provider: String,
+    /// The job's id there.
+    pub id: String,
+    /// The job's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The stage of the pipeline that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Path of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Id of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+    /// Id of the pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+    /// Branch or tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#ref: Option<String>,
+    /// Commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha: Option<String>,
+    /// Where people look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+impl CiJob {
+    /// Longest text of a field, bytes.
+    pub const LONGEST: usize = 1024;
+
+    /// The job with texts that are fit to be kept: cut where they are too long.
+    #[must_use]
+    pub fn cut(mut self) -> Self {
+        let rest = [
+            &mut self.name,
+            &mut self.stage,
+            &mut self.project,
+            &mut self.project_id,
+            &mut self.pipeline,
+            &mut self.r#ref,
+            &mut self.sha,
+            &mut self.url,
+        ];
+        for text in [&mut self.provider, &mut self.id].into_iter().chain(rest.into_iter().flatten()) {
+            text.truncate(text.floor_char_boundary(Self::LONGEST));
+        }
+        self
+    }
 }
 
 impl Cause {
     /// A cause of `kind` with nothing else known.
     #[must_use]
     pub const fn of_kind(kind: CauseKind) -> Self {
-        Self { kind, trigger: None, delivery: None, of: None, headers: BTreeMap::new(), normalised: None, trace: None }
+        Self {
+            kind,
+            trigger: None,
+            delivery: None,
+            of: None,
+            headers: BTreeMap::new(),
+            normalised: None,
+            trace: None,
+            job: None,
+        }
     }
     /// The facts of the event as variables for programs: `sha` becomes `RUNLET_EVENT_SHA`.
     pub fn event_variables(&self) -> impl Iterator<Item = (String, String)> {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use utoipa::ToSchema;
 
-use crate::cause::Cause;
+use crate::cause::{Cause, CauseKind};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, ExecutionId, InvocationId, LeaseId};
 use crate::invocation::InvocationState;
@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::outcome::Outcome;
 use crate::problem::Code;
+use crate::secret::Secret;
 use crate::store::delivery::NewDelivery;
 
 /// "Run this once", as a door hands it in.
@@ -116,6 +117,28 @@ pub enum ResultPiece {
     Ends,
 }
 
+/// What of the network a sandbox sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Its own loopback and nothing else.
+    #[default]
+    None,
+    /// The host's. It separates nothing: services on the host's loopback and in its networks can be reached.
+    Host,
+}
+
+impl Network {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// What is wanted of a leased sandbox.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -123,20 +146,60 @@ pub struct LeaseRequest {
     pub namespace: Namespace,
     /// The root file system; `host`.
     pub image: String,
-    /// A revision whose code is mounted at `/var/task`.
-    pub revision: Option<RevisionDigest>,
-    /// Limits; `timeout` is how long the lease lasts unless renewed.
-    pub limits: Limits,
+    /// A name of the holder's own to find the lease by. A lease that has it already is ended first.
+    pub key: Option<String>,
+    /// Why: on record as an invocation's.
+    pub cause: Cause,
+    /// A function whose current revision is mounted at `/var/task` and whose environment commands get.
+    pub function: Option<FunctionName>,
+    /// Limits; `None`: those of the function.
+    pub limits: Option<Limits>,
+    /// How long the lease lasts unless renewed.
+    pub span: Duration,
+    /// It ends when nothing has run in it for so long.
+    pub idle: Option<Duration>,
+    /// What of the network it sees.
+    pub network: Network,
+    /// Whether it gets a directory on disk, `/builds`, that goes away with it.
+    pub work: bool,
+    /// Name of a directory on disk, `/cache`, that is shared by all leases of the namespace that name it, and stays.
+    pub cache: Option<String>,
+    /// Values that are masked in the output on record.
+    pub masks: Vec<Secret>,
     /// How long to wait for room on the host.
     pub patience: Duration,
 }
 
 /// The right to use a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Lease {
-    /// Its name.
+    /// Its id.
     pub id: LeaseId,
-    /// When it ends unless renewed: the sandbox is destroyed then.
+    /// The holder's name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Owner.
+    pub namespace: Namespace,
+    /// The invocation that it is on record as.
+    pub invocation: InvocationId,
+    /// Which door asked for it.
+    pub cause: CauseKind,
+    /// The function whose code is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
+    /// Name of the sandbox.
+    pub sandbox: String,
+    /// Its limits.
+    pub limits: Limits,
+    /// What of the network it sees.
+    pub network: Network,
+    /// Commands that run in it.
+    pub running: u32,
+    /// When it was given.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it ends unless renewed, or used: the sandbox is destroyed then.
+    #[schema(value_type = String, format = DateTime)]
     pub expires: Timestamp,
 }
 
@@ -145,12 +208,31 @@ pub struct Lease {
 pub struct Command {
     /// Program and arguments; a program without `/` is looked up in the sandbox's `PATH`.
     pub argv: Vec<String>,
-    /// Its whole environment, on top of the sandbox's defaults.
+    /// Its environment, on top of the sandbox's.
     pub env: BTreeMap<String, String>,
-    /// Working directory.
-    pub cwd: String,
-    /// What it reads on stdin.
-    pub stdin: Bytes,
+    /// Working directory; `None`: where the code is.
+    pub cwd: Option<String>,
+    /// Name of the step, for the record.
+    pub step: Option<String>,
+    /// Whether its outcome counts for the outcome of the whole lease.
+    pub decides: bool,
+    /// Whether it gets a stdin.
+    pub stdin: bool,
+    /// Text files to write before it starts: path and content.
+    pub files: Vec<(String, String)>,
+}
+
+/// What a running process is told.
+#[derive(Debug, Clone)]
+pub enum ExecInput {
+    /// Bytes for its stdin.
+    Stdin(Bytes),
+    /// Its stdin ends.
+    End,
+    /// A signal for its process group.
+    Signal(i32),
+    /// It is to end: SIGTERM, and SIGKILL a while later.
+    Cancel,
 }
 
 /// Which stream a piece of output came from.
@@ -179,15 +261,33 @@ impl Stream {
 pub enum ExecEvent {
     /// It wrote these bytes.
     Output(Stream, Bytes),
-    /// It ended; nothing follows.
-    Exited(Outcome),
+    /// It ended, and that is on record; nothing follows.
+    Exited {
+        /// How.
+        outcome: Outcome,
+        /// Bytes of output that are not on record.
+        log_dropped: u64,
+    },
 }
 
-/// A process that runs in a leased sandbox. Dropping it does not end the process; the lease does.
+/// A process that runs in a leased sandbox. Dropping `input` is a cancel: nobody is there any more to whom it matters.
 #[derive(Debug)]
 pub struct Exec {
+    /// What it is on record as.
+    pub execution: ExecutionId,
+    /// The invocation of its lease.
+    pub invocation: InvocationId,
     /// Output and end, in order.
     pub events: mpsc::Receiver<ExecEvent>,
+    /// What it is told.
+    pub input: mpsc::Sender<ExecInput>,
+    /// Bytes of its stdin that it has taken so far. No more than [`Exec::WINDOW`] bytes may be on their way beyond that.
+    pub taken: watch::Receiver<u64>,
+}
+
+impl Exec {
+    /// Most bytes of stdin that may wait for the process. One who says more has its stdin cut off there.
+    pub const WINDOW: usize = 256 << 10;
 }
 
 /// Which output is wanted.
@@ -325,6 +425,9 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Moves the end of a lease to `span` from now.
     fn renew<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, span: Duration) -> Verb<'a, Lease>;
+
+    /// The leases of a namespace, oldest first.
+    fn leases(&self, namespace: &Namespace) -> Vec<Lease>;
 
     /// Starts a process in a leased sandbox.
     fn exec<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, command: Command) -> Verb<'a, Exec>;

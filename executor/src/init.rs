@@ -125,6 +125,13 @@ impl Init {
                 };
                 self.socket.send(&answer, &[])
             }
+            ToInit::Signal { number: 0, signal } => {
+                if let Ok(signal) = Signal::try_from(signal) {
+                    // From here, the first process of its pid namespace: everybody in it but ourselves.
+                    let _ = kill(Pid::from_raw(-1), signal);
+                }
+                Ok(())
+            }
             ToInit::Signal { number, signal } => {
                 let target = self.programs.iter().find(|(_, known)| **known == number).map(|(pid, _)| *pid);
                 if let (Some(pid), Ok(signal)) = (target, Signal::try_from(signal)) {

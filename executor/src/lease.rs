@@ -1,35 +1,30 @@
 //! Leases: the right to use a sandbox for longer than one call.
 //!
 //! A program that runs once per invocation ([`Leased`], used by the engine itself) and a lease that somebody outside holds
-//! ([`Leases`]) go the same way: a sandbox in which only its init runs, processes started in it, and a release after
-//! which nothing of it is left. The end of a lease is the deadline of its sandbox, which its shim keeps.
+//! ([`Held`], found by [`Leases`]) go the same way: a sandbox in which only its init runs, processes started in it, and a
+//! release after which nothing of it is left. The end of a lease is the deadline of its sandbox, which its shim keeps.
 
+mod held;
 mod process;
+mod tally;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use runlet_core::clock;
-use runlet_core::engine::{Command, EngineError, Exec, Lease};
-use runlet_core::id::LeaseId;
-use runlet_core::limits::Limits;
+use runlet_core::engine::{EngineError, Lease};
+use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::name::Namespace;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::host::sandbox::{ProcessSpec, Sandbox, SandboxEnd, SandboxError};
+use crate::host::sandbox::{ProcessSpec, Sandbox, SandboxEnd};
 use crate::pool::{Place, Pool};
 use crate::session::{Invoked, OutputSink, run_once};
 
-/// Events of a process on their way to whoever follows it.
-const ON_THE_WAY: usize = 16;
-
-/// The longest that a lease can last from the moment it is given or renewed.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(crate) use held::{Busy, Held, Terms, Why};
+pub(crate) use process::{Followed, Talk, follow, spec};
 
 /// A sandbox for one holder.
 #[derive(Debug)]
@@ -66,135 +61,95 @@ impl Leased {
     }
 }
 
-/// A lease that somebody outside holds.
-#[derive(Debug)]
-struct Held {
-    namespace: Namespace,
-    leased: Leased,
-    memory: u64,
-}
-
-type Table = HashMap<LeaseId, Held>;
+type Table = HashMap<LeaseId, Arc<Held>>;
 
 /// The leases that somebody outside holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Leases {
-    held: Arc<Mutex<Table>>,
-    pool: Pool,
-    tasks: TaskTracker,
-}
-
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn gone(error: &SandboxError) -> EngineError {
-    match error {
-        SandboxError::Spawn { .. } => EngineError::Invalid(error.to_string()),
-        SandboxError::Resize(_) => EngineError::Conflict(error.to_string()),
-        _ => EngineError::SandboxLost(error.to_string()),
-    }
+    held: Mutex<Table>,
+    /// A step has ended, or a lease has.
+    changed: Notify,
 }
 
 impl Leases {
-    pub(crate) fn new(pool: Pool, tasks: TaskTracker) -> Self {
-        Self { held: Arc::default(), pool, tasks }
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out a lease on a sandbox.
-    pub(crate) fn give(&self, namespace: Namespace, leased: Leased, memory: u64, span: Duration) -> Lease {
-        let id = LeaseId::new();
-        let sandbox = Arc::clone(&leased.sandbox);
-        let lease = arm(id, &sandbox, span);
-        lock(&self.held).insert(id, Held { namespace, leased, memory });
-        self.tasks.spawn(watch(id, sandbox, Arc::clone(&self.held)));
-        lease
-    }
-
-    /// Moves the end of a lease to `span` from now.
-    pub(crate) fn renew(&self, namespace: &Namespace, id: LeaseId, span: Duration) -> Result<Lease, EngineError> {
-        let sandbox = self.sandbox(namespace, id)?;
-        Ok(arm(id, &sandbox, span))
-    }
-
-    /// Starts a process in a leased sandbox.
-    pub(crate) async fn exec(&self, namespace: &Namespace, id: LeaseId, command: Command) -> Result<Exec, EngineError> {
-        let sandbox = self.sandbox(namespace, id)?;
-        if command.argv.is_empty() {
-            return Err(EngineError::Invalid("the command is empty: name a program".to_owned()));
-        }
-        let process = sandbox.spawn(process::spec(&command)).await.map_err(|error| gone(&error))?;
-        let (sender, events) = mpsc::channel(ON_THE_WAY);
-        self.tasks.spawn(process::follow(process, sandbox, command.stdin, sender));
-        Ok(Exec { events })
-    }
-
-    /// Changes the limits of a leased sandbox.
-    pub(crate) async fn resize(&self, namespace: &Namespace, id: LeaseId, limits: Limits) -> Result<(), EngineError> {
-        let sandbox = self.sandbox(namespace, id)?;
-        let Some(before) = self.claim(id, limits.memory.0) else {
-            return Err(EngineError::QueueFull(format!("this host has no room for {} more memory", limits.memory)));
-        };
-        let resized = sandbox.resize(limits).await;
-        if resized.is_err() {
-            self.claim(id, before);
-        }
-        resized.map_err(|error| gone(&error))
-    }
-
-    /// Ends a lease: its sandbox is gone when this returns.
-    pub(crate) async fn release(&self, namespace: &Namespace, id: LeaseId) -> Result<(), EngineError> {
-        self.sandbox(namespace, id)?;
-        let held = lock(&self.held).remove(&id);
-        let Some(held) = held else { return Ok(()) };
-        match held.leased.release(&self.pool).await {
-            Some(_) => Ok(()),
-            None => {
-                Err(EngineError::SandboxLost("it was killed and is not gone yet; it will be cleaned up".to_owned()))
+    /// Puts a lease into the table. Another one with the same key is told to end.
+    pub(crate) fn insert(&self, held: &Arc<Held>) {
+        let mut table = self.lock();
+        if let Some(key) = held.key() {
+            let same = |other: &&Arc<Held>| other.namespace() == held.namespace() && other.key() == Some(key);
+            for old in table.values().filter(same) {
+                old.end(Why::Released);
             }
         }
+        table.insert(held.id(), Arc::clone(held));
     }
 
-    /// Ends all leases.
-    pub(crate) async fn release_all(&self) {
-        let all: Vec<_> = lock(&self.held).drain().map(|(_, held)| held).collect();
-        for held in &all {
-            held.leased.sandbox.kill();
+    /// Takes a lease out of the table: it has ended.
+    pub(crate) fn remove(&self, id: LeaseId) {
+        self.lock().remove(&id);
+        self.changed.notify_waiters();
+    }
+
+    /// The lease of that id.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none in the namespace, or it is ending.
+    pub(crate) fn find(&self, namespace: &Namespace, id: LeaseId) -> Result<Arc<Held>, EngineError> {
+        let found = self.lock().get(&id).filter(|held| held.namespace() == namespace && !held.is_ending()).cloned();
+        found.ok_or_else(|| EngineError::NotFound { what: "lease", name: id.to_string(), namespace: namespace.clone() })
+    }
+
+    /// The lease with that key.
+    pub(crate) fn with_key(&self, namespace: &Namespace, key: &str) -> Option<Arc<Held>> {
+        self.lock().values().find(|held| held.namespace() == namespace && held.key() == Some(key)).cloned()
+    }
+
+    /// The lease that is on record as that invocation.
+    pub(crate) fn of_invocation(&self, invocation: InvocationId) -> Option<Arc<Held>> {
+        self.lock().values().find(|held| held.invocation() == invocation).cloned()
+    }
+
+    /// All leases of a namespace that are not ending, oldest first.
+    pub(crate) fn list(&self, namespace: &Namespace) -> Vec<Lease> {
+        let of = |held: &&Arc<Held>| held.namespace() == namespace && !held.is_ending();
+        let mut all: Vec<Lease> = self.lock().values().filter(of).map(|held| held.describe()).collect();
+        all.sort_by_key(|lease| lease.id.uuid());
+        all
+    }
+
+    /// All leases.
+    pub(crate) fn all(&self) -> Vec<Arc<Held>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Says that a step has ended.
+    pub(crate) fn step_ended(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until nothing runs in any lease.
+    pub(crate) async fn quiet(&self) {
+        self.until(|table| table.values().all(|held| !held.is_busy())).await;
+    }
+
+    /// Waits until there is no lease.
+    pub(crate) async fn empty(&self) {
+        self.until(HashMap::is_empty).await;
+    }
+
+    async fn until(&self, met: impl Fn(&Table) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if met(&self.lock()) {
+                return;
+            }
+            changed.await;
         }
-        for held in all {
-            held.leased.release(&self.pool).await;
-        }
-    }
-
-    fn sandbox(&self, namespace: &Namespace, id: LeaseId) -> Result<Arc<Sandbox>, EngineError> {
-        let held = lock(&self.held);
-        let found = held.get(&id).filter(|held| held.namespace == *namespace);
-        found.map(|held| Arc::clone(&held.leased.sandbox)).ok_or_else(|| EngineError::NotFound {
-            what: "lease",
-            name: id.to_string(),
-            namespace: namespace.clone(),
-        })
-    }
-
-    /// Changes the room of a lease; what it was before, or `None` if there is no room for that.
-    fn claim(&self, id: LeaseId, memory: u64) -> Option<u64> {
-        let mut held = lock(&self.held);
-        let held = held.get_mut(&id)?;
-        held.leased.room.resize(memory).then(|| std::mem::replace(&mut held.memory, memory))
-    }
-}
-
-fn arm(id: LeaseId, sandbox: &Sandbox, span: Duration) -> Lease {
-    let span = span.min(LONGEST);
-    sandbox.arm(Some((Instant::now() + span).into_std()));
-    Lease { id, expires: clock::now() + span }
-}
-
-/// Forgets a lease whose sandbox has ended: its time was over, or it died.
-async fn watch(id: LeaseId, sandbox: Arc<Sandbox>, held: Arc<Mutex<Table>>) {
-    while sandbox.gone(LONGEST).await.is_none() {}
-    let forgotten = lock(&held).remove(&id);
-    if forgotten.is_some() {
-        tracing::info!(lease.id = %id, sandbox.id = sandbox.name(), "the lease has ended with its sandbox");
     }
 }

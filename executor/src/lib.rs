@@ -25,4 +25,5 @@ mod spec;
 mod sys;
 mod uid_range;
 mod wire;
+mod work;
 pub mod zygote;

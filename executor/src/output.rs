@@ -3,6 +3,8 @@
 //! Owns batching, the cap and the counting; refuses to know what the bytes mean. Nothing is started for an execution
 //! that writes nothing.
 
+pub(crate) mod mask;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};

@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use runlet_core::engine::Network;
 use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::RevisionDigest;
 
 use crate::host::HostOptions;
 use crate::sys::mount::seal_tree;
+use crate::wire::message::Create;
+use crate::work::{self, Work};
 
 /// Where the code of a function is, inside.
 pub(crate) const CODE: &str = "var/task";
@@ -26,8 +29,23 @@ pub(crate) const RUNNER: &str = "run/runlet";
 /// Directories that hold programs. On a merged-/usr host all but /usr are symlinks, which are copied as such.
 const PROGRAMS: [&str; 6] = ["usr", "bin", "sbin", "lib", "lib64", "lib32"];
 /// Mount points and directories of the skeleton.
-const DIRECTORIES: [&str; 13] =
-    ["proc", "dev", "tmp", "etc", "var", "var/task", "var/tmp", "run", "run/runlet", "root", "home", "mnt", "opt"];
+const DIRECTORIES: [&str; 15] = [
+    "proc",
+    "dev",
+    "tmp",
+    "etc",
+    "var",
+    "var/task",
+    "var/tmp",
+    "run",
+    "run/runlet",
+    "root",
+    "home",
+    "mnt",
+    "opt",
+    work::BUILDS,
+    work::CACHE,
+];
 /// Files and directories of /etc that programs need and that hold nothing private.
 const ETC_COPIES: [&str; 8] =
     ["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "protocols", "services"];
@@ -46,13 +64,24 @@ const ETC_FILES: [(&str, &str); 6] = [
 pub(crate) struct Layout {
     run_dir: PathBuf,
     revisions_dir: PathBuf,
+    work: Work,
 }
 
 impl Layout {
     /// The layout that the options ask for.
     #[must_use]
     pub(crate) fn new(options: &HostOptions) -> Self {
-        Self { run_dir: options.run_dir.clone(), revisions_dir: options.revisions_dir.clone() }
+        Self {
+            run_dir: options.run_dir.clone(),
+            revisions_dir: options.revisions_dir.clone(),
+            work: Work::new(options.work_dir.clone()),
+        }
+    }
+
+    /// Directories on disk of leased sandboxes.
+    #[must_use]
+    pub(crate) const fn work(&self) -> &Work {
+        &self.work
     }
 
     /// State directories of libcontainer, one per sandbox.
@@ -110,6 +139,7 @@ impl Layout {
         for private in [self.state(), self.bundles(), self.exits()] {
             make_dir(&private, 0o700)?;
         }
+        self.work.prepare()?;
         self.make_skeleton()?;
         for runtime in RuntimeKind::ALL {
             let directory = self.runner(runtime);
@@ -153,7 +183,7 @@ impl Layout {
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn stage_root(&self, runtime: RuntimeKind, revision: Option<&RevisionDigest>) -> io::Result<PathBuf> {
+    pub(crate) fn stage_root(&self, create: &Create, first_id: u32) -> io::Result<PathBuf> {
         unshare(CloneFlags::CLONE_NEWNS).map_err(|error| step("unshare the mount namespace", error))?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
@@ -166,12 +196,27 @@ impl Layout {
                 bind(&host, &stage.join(name))?;
             }
         }
-        bind(&self.runner(runtime), &stage.join(RUNNER))?;
-        if let Some(revision) = revision {
+        bind(&self.runner(create.runtime), &stage.join(RUNNER))?;
+        if create.network == Network::Host {
+            for name in ["etc/resolv.conf", "etc/hosts"] {
+                let host = Path::new("/").join(name);
+                if host.is_file() {
+                    bind(&host, &stage.join(name))?;
+                }
+            }
+        }
+        if let Some(revision) = &create.revision {
             self.bind_code(revision, &stage.join(CODE))?;
         }
         seal_tree(&stage)
             .map_err(|error| io::Error::new(error.kind(), format!("seal the root file system: {error}")))?;
+        // Behind the seal: what is mounted now can be written to.
+        if create.work {
+            self.work.mount_builds(&create.name, first_id, &stage)?;
+        }
+        if let Some(cache) = &create.cache {
+            self.work.mount_cache(&create.namespace, cache, first_id, &stage)?;
+        }
         Ok(stage)
     }
 

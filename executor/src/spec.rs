@@ -13,6 +13,7 @@ use oci_spec::runtime::{
     LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
     Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
+use runlet_core::engine::Network;
 use runlet_core::limits::Limits;
 
 use crate::cgroup::Swap;
@@ -53,6 +54,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) swap: Swap,
     /// Most open files this process could grant.
     pub(crate) open_files_max: u64,
+    /// What of the network it sees.
+    pub(crate) network: Network,
 }
 
 /// Builds the spec.
@@ -65,6 +68,8 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
     use LinuxNamespaceType as Ns;
     let namespaces = [Ns::User, Ns::Pid, Ns::Mount, Ns::Ipc, Ns::Uts, Ns::Cgroup, Ns::Network]
         .into_iter()
+        // Without one of its own it stays in ours, which is the host's.
+        .filter(|kind| *kind != Ns::Network || input.network == Network::None)
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
     let paths = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
@@ -174,6 +179,7 @@ mod tests {
             limits: &Limits::default(),
             swap: Swap::WithMemory,
             open_files_max: 20_000,
+            network: Network::None,
         };
         insta::assert_json_snapshot!(build(&input).expect("it builds"));
     }

@@ -13,8 +13,10 @@ use std::path::Path;
 const FIRST: u32 = 0x7000_0000;
 /// Ids in a range.
 pub(crate) const SIZE: u32 = 1 << 16;
-/// Number of ranges.
-const COUNT: u32 = 4096;
+/// Number of ranges that sandboxes get.
+const COUNT: u32 = 4095;
+/// First id of the one range that no sandbox gets: files that stay on disk belong to it.
+pub(crate) const AT_REST: u32 = FIRST + COUNT * SIZE;
 
 /// A range, held while this value lives.
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 //! ([`Adapter::read`]); nothing outside this crate knows a forge's header or field. Reporting back to a forge and
 //! the drivers of CI runners will live beside them, in the same modules.
 
+pub mod gitlab_ci;
+
 mod forge;
 mod github;
 mod gitlab;

@@ -10,7 +10,7 @@ use runlet_core::engine::{LogRead, Stream};
 use runlet_core::execution::ExecutionState;
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::name::FunctionName;
-use runlet_core::problem::Problem;
+use runlet_core::problem::{Code, Problem};
 use runlet_core::store::execution::{Execution, ExecutionFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,7 +21,8 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
-use super::{Api, stream};
+use super::shapes::Octets;
+use super::{Api, events};
 use crate::http::reply;
 
 /// Longest wait for output of one request.
@@ -68,6 +69,25 @@ fn checked(id: &str) -> Result<ExecutionId, ApiError> {
     id.parse().map_err(|error: runlet_core::id::BadId| ApiError::invalid(error.to_string()))
 }
 
+/// The door to look at: for CI systems there is but one.
+fn cause(input: &Input, wanted: Option<CauseKind>) -> Result<Option<CauseKind>, ApiError> {
+    match wanted {
+        wanted if !input.caller.only_ci => Ok(wanted),
+        None | Some(CauseKind::Ci) => Ok(Some(CauseKind::Ci)),
+        Some(other) => {
+            let detail = format!("a token with the role ci sees jobs only: leave `cause={}` out", other.as_str());
+            Err(ApiError::new(Code::Forbidden, detail))
+        }
+    }
+}
+
+/// An execution that the caller may see.
+async fn fetch(input: &Input, id: ExecutionId) -> Result<Execution, ApiError> {
+    let execution = input.api.store.execution(input.namespace(), id).await?;
+    let seen = execution.filter(|execution| !input.caller.only_ci || execution.cause == CauseKind::Ci);
+    seen.ok_or_else(|| ApiError::not_found("execution", id))
+}
+
 /// List executions, newest first
 #[utoipa::path(
     get,
@@ -93,7 +113,7 @@ pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
         function: query.read("function")?,
         invocation: query.read("invocation")?,
         state: query.word("state", &ExecutionState::ALL, ExecutionState::as_str)?,
-        cause: query.word("cause", &CauseKind::ALL, CauseKind::as_str)?,
+        cause: cause(&input, query.word("cause", &CauseKind::ALL, CauseKind::as_str)?)?,
         since: query.since("since")?,
         before: query.read("before")?,
         limit: i64::try_from(limit + 1).unwrap_or(i64::MAX),
@@ -121,8 +141,7 @@ pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
 pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
-    let execution = input.api.store.execution(input.namespace(), id).await?;
-    let execution = execution.ok_or_else(|| ApiError::not_found("execution", id))?;
+    let execution = fetch(&input, id).await?;
     Ok(reply::json(StatusCode::OK, &ExecutionBody { execution }))
 }
 
@@ -143,7 +162,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("Last-Event-ID" = Option<String>, Header, description = "With events: go on behind this one")
     ),
     responses(
-        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream"))),
+        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Octets = "application/octet-stream"), (String = "text/event-stream"))),
         (status = 204, description = "With events: the last one was sent before"),
         (status = 404, description = "There is no such execution", body = Problem, content_type = "application/problem+json")
     )
@@ -158,8 +177,11 @@ pub(super) async fn logs(id: String, input: Input) -> Result<Response, ApiError>
     }
     let limit = query.limit(1 << 20, PIECE)?;
     let patience = query.wait(WAIT)?;
+    if input.caller.only_ci {
+        fetch(&input, execution).await?;
+    }
     if input.header(ACCEPT).is_some_and(wants_events) {
-        return stream::follow(input, execution, stream, offset).await;
+        return events::follow(input, execution, stream, offset).await;
     }
     let stream = stream.unwrap_or(Stream::Stdout);
     let read = LogRead { execution, stream, offset, limit, patience };

@@ -70,6 +70,11 @@ impl Input {
         Ok(body::read(stream, &self.headers, limit, &self.api.budget).await?)
     }
 
+    /// The body as it comes in. To be called once: a second time it is empty.
+    pub(crate) fn stream(&mut self) -> BodyStream {
+        std::mem::replace(&mut self.body, Box::pin(futures_util::stream::empty()))
+    }
+
     /// How long a long poll may last from here: nothing once the server stops.
     pub(crate) async fn until_stopping<T>(&self, patience: Duration, poll: impl Future<Output = T>) -> Option<T> {
         if patience.is_zero() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use runlet_core::cause::CauseKind;
 use runlet_core::engine::Explanation;
 use runlet_core::id::InvocationId;
 use runlet_core::problem::{Code, Problem};
@@ -18,6 +19,7 @@ use warp::reply::Response;
 use super::Api;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
+use super::shapes::{Anything, Octets};
 use crate::http::reply;
 
 /// Longest wait of one request.
@@ -56,7 +58,8 @@ fn checked(id: &str) -> Result<InvocationId, ApiError> {
 
 async fn fetch(input: &Input, id: InvocationId) -> Result<Invocation, ApiError> {
     let invocation = input.api.store.invocation(input.namespace(), id).await?;
-    invocation.ok_or_else(|| ApiError::not_found("invocation", id))
+    let seen = invocation.filter(|invocation| !input.caller.only_ci || invocation.cause.kind == CauseKind::Ci);
+    seen.ok_or_else(|| ApiError::not_found("invocation", id))
 }
 
 /// Show an invocation, or wait for its end
@@ -93,7 +96,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("id" = InvocationId, Path, description = "Id of the invocation")
     ),
     responses(
-        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Vec<u8>),
+        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Anything),
         (status = 404, description = "There is no such invocation, or it has no result", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -114,7 +117,7 @@ pub(super) async fn result(id: String, input: Input) -> Result<Response, ApiErro
         ("id" = InvocationId, Path, description = "Id of the invocation")
     ),
     responses(
-        (status = 200, description = "The bytes as received", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The bytes as received", content_type = "application/octet-stream", body = Octets),
         (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -165,6 +168,9 @@ pub(super) async fn explain(id: String, input: Input) -> Result<Response, ApiErr
 pub(super) async fn cancel(id: String, input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let id = checked(&id)?;
+    if input.caller.only_ci {
+        fetch(&input, id).await?;
+    }
     let before = input.api.engine.cancel(input.namespace(), id).await?;
     if before.is_terminal() {
         let detail = format!("invocation `{id}` is already {before}: there is nothing to cancel");

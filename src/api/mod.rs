@@ -12,6 +12,8 @@ mod calls;
 mod deliveries;
 mod deploy;
 mod errors;
+mod events;
+mod exec;
 mod executions;
 mod functions;
 mod guard;
@@ -19,12 +21,14 @@ mod history;
 mod hooks;
 mod input;
 mod invocations;
+mod leases;
 mod openapi;
 mod precondition;
 mod query;
 mod revisions;
 mod routes;
 mod stream;
+mod shapes;
 mod streamed;
 mod system;
 mod tokens;
@@ -40,10 +44,12 @@ use runlet_core::store::retention::Retention;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use crate::config::ci::CiConfig;
 use crate::http::body::Budget;
 use crate::http::front::RequestIds;
 use crate::stats::Stats;
@@ -80,6 +86,10 @@ pub(crate) struct Api {
     pub tokens: auth::TokenCache,
     /// Room for deploys.
     pub deploys: Semaphore,
+    /// What the operator says about jobs.
+    pub ci: CiConfig,
+    /// Clients that talk to commands.
+    pub streams: TaskTracker,
     /// What is counted.
     pub stats: Stats,
     /// Whether everybody may see it.
@@ -92,7 +102,7 @@ impl Api {
         let Parts {
             engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, ..
         } = parts;
-        let Parts { stats, metrics_public, .. } = parts;
+        let Parts { ci, stats, metrics_public, .. } = parts;
         Arc::new(Self {
             engine,
             store,
@@ -106,6 +116,8 @@ impl Api {
             ids: RequestIds::new(),
             tokens: auth::TokenCache::default(),
             deploys: Semaphore::new(DEPLOYS),
+            ci,
+            streams: TaskTracker::new(),
             stats,
             metrics_public,
         })
@@ -131,6 +143,8 @@ pub(crate) struct Parts {
     pub disk: Disk,
     /// Whether `X-Forwarded-For` is to be believed.
     pub behind_proxy: bool,
+    /// What the operator says about jobs.
+    pub ci: CiConfig,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     /// What is counted.
@@ -152,6 +166,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(tokens::filter(api))
             .unify()
             .or(triggers::filter(api))
+            .unify()
+            .or(leases::filter(api))
             .unify()
             .or(system::capacity_filter(api))
             .unify()

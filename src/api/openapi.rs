@@ -14,10 +14,14 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
+use runlet_core::engine::Stream;
 use runlet_core::problem::Problem;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, Response as Described, ResponseBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Schema, SecurityRequirement,
+};
 use utoipa::{Modify, OpenApi};
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
@@ -27,8 +31,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, executions, functions, history, hooks, invocations, revisions, system,
-    tokens, triggers,
+    Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
+    revisions, system, tokens, triggers,
 };
 use crate::http::reply;
 
@@ -78,15 +82,22 @@ const TOKEN: &str = "token";
         triggers::ticks,
         triggers::pause,
         triggers::resume,
+        leases::list,
+        leases::take,
+        leases::show,
+        leases::release,
+        leases::renew,
+        exec::exec,
         tokens::list,
         tokens::create,
         tokens::revoke,
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, Stream)),
     tags(
         (name = "functions", description = "What is deployed, its revisions and aliases"),
         (name = "calls", description = "Calling functions, and what became of calls"),
         (name = "history", description = "Executions and their output, deliveries"),
+        (name = "leases", description = "Sandboxes to run commands in, for CI systems and for people"),
         (name = "hooks", description = "Webhooks"),
         (name = "triggers", description = "What starts functions: hooks and schedules"),
         (name = "server", description = "The server itself, its tokens and its health"),
@@ -111,26 +122,44 @@ impl Modify for Shared {
     }
 }
 
-/// Adds what every route of this kind can answer, where its own description does not say it better.
+/// Gives a route its own name, and adds what every route of this kind can answer, where its own description does not say it better.
 fn complete(operation: &mut Operation, route: &Route) {
+    let words = documented(route.pattern).replace("/v1", "").replace(['{', '}', '.'], "").replace('/', "_");
+    operation.operation_id = Some(format!("{}{words}", route.method.as_str().to_ascii_lowercase()));
+    operation.parameters.iter_mut().flatten().for_each(plain);
     let body = operation.request_body.is_some();
     for (status, words) in shared_answers(route, body) {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(words).into());
     }
-    operation.security = match route.access {
-        Access::Role(role) => {
-            let note = format!("Needs the role `{role}`, or one that includes it.");
-            let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
-            operation.description = Some(text);
-            Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])])
+    let note = match route.access {
+        Access::Role(role) => format!("Needs the role `{role}`, or one that includes it."),
+        Access::RoleOrCi(role) => {
+            format!("Needs the role `{role}`, or one that includes it. The role `ci` may, for its own jobs.")
         }
-        Access::Anyone | Access::Signed => Some(Vec::new()),
+        Access::Operator => "Needs a token of namespace `default`, unless the operator has opened it.".to_owned(),
+        Access::Anyone | Access::Signed => {
+            operation.security = Some(Vec::new());
+            return;
+        }
     };
+    let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
+    operation.description = Some(text);
+    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
+}
+
+/// A parameter that may be left out is not one that may be null.
+fn plain(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter else { return };
+    if let SchemaType::Array(types) = &object.schema_type
+        && let Some(only) = types.iter().find(|one| **one != Type::Null)
+    {
+        object.schema_type = SchemaType::Type(only.clone());
+    }
 }
 
 fn shared_answers(route: &Route, body: bool) -> Vec<(&'static str, &'static str)> {
     let mut all = vec![("500", "A fault of runlet itself"), ("503", "It cannot be done now; `Retry-After` says when")];
-    if let Access::Role(_) = route.access {
+    if let Access::Role(_) | Access::RoleOrCi(_) | Access::Operator = route.access {
         all.push(("401", "No valid token came with the request"));
         all.push(("403", "The token's role or namespace does not allow it"));
         all.push(("422", "The request breaks a rule; `detail` says which"));
@@ -244,9 +273,11 @@ mod tests {
         let text = std::str::from_utf8(TEXT.as_ref().expect("it can be written")).expect("text");
         let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(document["openapi"], "3.1.0");
+        let mut names = BTreeSet::new();
         for (path, item) in document["paths"].as_object().expect("an object") {
             for (method, operation) in item.as_object().expect("an object") {
                 assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+                assert!(names.insert(operation["operationId"].to_string()), "{method} {path} has the name of another");
                 assert!(operation["tags"][0] != "crate", "{method} {path} has no tag");
             }
         }

@@ -14,6 +14,8 @@ pub(crate) enum Access {
     Signed,
     /// Whoever has this role.
     Role(Role),
+    /// Whoever has this role, and CI systems for their own jobs: the handler sees to that.
+    RoleOrCi(Role),
     /// Who may see the figures of the whole server: the operator's people, or everybody if the configuration says so.
     Operator,
 }
@@ -47,10 +49,13 @@ const fn route(method: Method, pattern: &'static str, access: Access) -> Route {
 const VIEWER: Access = Access::Role(Role::Viewer);
 const INVOKER: Access = Access::Role(Role::Invoker);
 const DEPLOYER: Access = Access::Role(Role::Deployer);
+const VIEWER_CI: Access = Access::RoleOrCi(Role::Viewer);
+const INVOKER_CI: Access = Access::RoleOrCi(Role::Invoker);
+const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 36] = [
+pub(crate) static ROUTES: [Route; 42] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -66,14 +71,14 @@ pub(crate) static ROUTES: [Route; 36] = [
     route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
     route(Method::DELETE, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),
-    route(Method::GET, "/v1/invocations/{id}", VIEWER),
+    route(Method::GET, "/v1/invocations/{id}", VIEWER_CI),
     route(Method::GET, "/v1/invocations/{id}/result", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/explain", VIEWER),
-    route(Method::POST, "/v1/invocations/{id}/cancel", INVOKER),
-    route(Method::GET, "/v1/executions", VIEWER),
-    route(Method::GET, "/v1/executions/{id}", VIEWER),
-    route(Method::GET, "/v1/executions/{id}/logs", VIEWER),
+    route(Method::POST, "/v1/invocations/{id}/cancel", INVOKER_CI),
+    route(Method::GET, "/v1/executions", VIEWER_CI),
+    route(Method::GET, "/v1/executions/{id}", VIEWER_CI),
+    route(Method::GET, "/v1/executions/{id}/logs", VIEWER_CI),
     route(Method::GET, "/v1/deliveries", VIEWER),
     route(Method::GET, "/v1/deliveries/{id}", VIEWER),
     route(Method::GET, "/v1/deliveries/{id}/body", VIEWER),
@@ -85,7 +90,13 @@ pub(crate) static ROUTES: [Route; 36] = [
     route(Method::GET, "/v1/triggers/{id}/ticks", VIEWER),
     route(Method::POST, "/v1/triggers/{id}/pause", DEPLOYER),
     route(Method::POST, "/v1/triggers/{id}/resume", DEPLOYER),
-    route(Method::GET, "/v1/capacity", VIEWER),
+    route(Method::GET, "/v1/leases", DEPLOYER_CI),
+    route(Method::POST, "/v1/leases", DEPLOYER_CI),
+    route(Method::GET, "/v1/leases/{id}", DEPLOYER_CI),
+    route(Method::DELETE, "/v1/leases/{id}", DEPLOYER_CI),
+    route(Method::POST, "/v1/leases/{id}/renew", DEPLOYER_CI),
+    route(Method::POST, "/v1/leases/{id}/exec", DEPLOYER_CI),
+    route(Method::GET, "/v1/capacity", VIEWER_CI),
     route(Method::GET, "/v1/history/size", ADMIN),
 ];
 
@@ -145,8 +156,9 @@ mod tests {
         let role = |role: Option<Role>, route: &Route| match (route.access, role) {
             (Access::Anyone | Access::Signed, _) => true,
             (Access::Role(need), Some(have)) => have.includes(need),
+            (Access::RoleOrCi(need), Some(have)) => have.includes(need) || have == Role::Ci,
             (Access::Operator, Some(have)) => have.includes(Role::Viewer),
-            (Access::Role(_) | Access::Operator, None) => false,
+            (Access::Role(_) | Access::RoleOrCi(_) | Access::Operator, None) => false,
         };
         let table: Vec<String> = ROUTES
             .iter()

@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, completions, config, cron, deliveries, deploy, doctor, executions, functions, history, invoke, logs,
-    revisions, rm, rollback, show, token, triggers, wait,
+    alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history, invoke,
+    logs, revisions, rm, rollback, show, token, triggers, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -43,6 +43,9 @@ pub(crate) struct Global {
     /// Token, rl_...; better in the environment, where `ps` does not show it [env: RUNLET_TOKEN]
     #[arg(long, global = true, value_name = "TOKEN", value_parser = token_secret)]
     pub(crate) token: Option<TokenSecret>,
+    /// File that holds the token [env: RUNLET_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Namespace to act in, for the administrator on the unix socket [env: RUNLET_NAMESPACE]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<Namespace>,
@@ -62,6 +65,8 @@ pub(crate) enum Command {
     /// Those that ask a server.
     #[command(flatten)]
     Client(ClientCommand),
+    /// Drivers of CI systems
+    Ci(ci::CiArgs),
     /// Look at the server's configuration
     Config(config::ConfigArgs),
     /// Find out when a schedule fires
@@ -79,6 +84,8 @@ pub(crate) enum ClientCommand {
     Deploy(deploy::DeployArgs),
     /// Call a function and print its result
     Invoke(invoke::InvokeArgs),
+    /// Run a command in a sandbox, as if it ran here
+    Exec(exec::ExecArgs),
     /// List functions
     Functions(functions::FunctionsArgs),
     /// List the revisions of a function, newest first
@@ -155,7 +162,7 @@ pub(crate) fn parse() -> Cli {
 fn settle(mut cli: Cli) -> Result<Cli, clap::Error> {
     let global = &mut cli.global;
     let foreign = match &mut cli.command {
-        Command::Client(_) => None,
+        Command::Client(_) | Command::Ci(_) => None,
         Command::Serve(serve) => {
             serve.data_dir = global.data_dir.take();
             global.for_clients().or(global.json.then_some("--json")).map(|option| ("serve", option))
@@ -183,6 +190,7 @@ impl Global {
         let given = [
             ("--host", self.host.is_some()),
             ("--token", self.token.is_some()),
+            ("--token-file", self.token_file.is_some()),
             ("--namespace", self.namespace.is_some()),
             ("--data-dir", self.data_dir.is_some()),
         ];

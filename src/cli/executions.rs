@@ -1,6 +1,7 @@
 //! `runlet executions`: the history.
 
 use clap::Args;
+use runlet_core::cause::CauseKind;
 use runlet_core::clock;
 use runlet_core::execution::{ExecutionState, StartKind};
 use runlet_core::name::FunctionName;
@@ -19,6 +20,7 @@ use crate::client::Call;
 #[command(after_help = "\
 Examples:
   runlet executions --function on-push --since 1h
+  runlet executions --cause ci --state running
   runlet executions --state failed --limit 5 --json")]
 pub(crate) struct ExecutionsArgs {
     /// Only of this function
@@ -27,6 +29,9 @@ pub(crate) struct ExecutionsArgs {
     /// Only in this state: starting, running, succeeded, failed, cancelled or lost
     #[arg(long, value_parser = state)]
     state: Option<ExecutionState>,
+    /// Only by this door: http, webhook, cron, queue, ci, rerun or lease
+    #[arg(long, value_parser = cause)]
+    cause: Option<CauseKind>,
     /// Only since a span ago (30m, 2h, 7d) or a moment (2026-01-31T08:00:00Z)
     #[arg(long, value_name = "SPAN|TIME", value_parser = since)]
     since: Option<String>,
@@ -43,6 +48,7 @@ pub(crate) async fn run(session: &Session, args: &ExecutionsArgs) -> Result<(), 
         Call::get("/v1/executions")
             .query_if("function", args.function.as_ref())
             .query_if("state", args.state)
+            .query_if("cause", args.cause.map(CauseKind::as_str))
             .query_if("since", args.since.as_ref())
     })
     .await?;
@@ -52,12 +58,13 @@ pub(crate) async fn run(session: &Session, args: &ExecutionsArgs) -> Result<(), 
     table(&rows.read()?, clock::now()).print("no executions here: `runlet invoke NAME` makes one")
 }
 
-fn table(executions: &[Execution], now: clock::Timestamp) -> Table<7> {
-    let mut table = Table::new(["ID", "FUNCTION", "CAUSE", "STATE", "START", "DURATION", "AGE"]);
+fn table(executions: &[Execution], now: clock::Timestamp) -> Table<8> {
+    let mut table = Table::new(["ID", "FUNCTION", "STEP", "CAUSE", "STATE", "START", "DURATION", "AGE"]);
     for execution in executions {
         table.row([
             execution.id.to_string(),
-            execution.function.to_string(),
+            execution.function.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            execution.step.clone().unwrap_or_else(|| "-".to_owned()),
             execution.cause.as_str().to_owned(),
             words::state(execution.state, execution.outcome.as_ref()),
             execution.start.map_or("-", StartKind::as_str).to_owned(),
@@ -75,6 +82,13 @@ fn state(text: &str) -> Result<ExecutionState, String> {
     })
 }
 
+fn cause(text: &str) -> Result<CauseKind, String> {
+    CauseKind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let all: Vec<&str> = CauseKind::ALL.into_iter().map(CauseKind::as_str).collect();
+        format!("write one of {}", all.join(", "))
+    })
+}
+
 /// The server reads both forms itself; here they are only checked, so that a typo needs no server.
 fn since(text: &str) -> Result<String, String> {
     if text.parse::<Span>().is_ok() || chrono::DateTime::parse_from_rfc3339(text).is_ok() {
@@ -87,7 +101,6 @@ fn since(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use chrono::TimeDelta;
-    use runlet_core::cause::CauseKind;
     use runlet_core::execution::Usage;
     use runlet_core::manifest::Reset;
     use runlet_core::name::{Namespace, RevisionDigest};
@@ -98,10 +111,11 @@ mod tests {
             id: uuid::Uuid::nil().into(),
             invocation: uuid::Uuid::nil().into(),
             namespace: Namespace::default_namespace(),
-            function: function.parse().expect("a name"),
-            revision: RevisionDigest::from_sha256(&[7; 32]),
+            function: function.parse().ok(),
+            revision: Some(RevisionDigest::from_sha256(&[7; 32])),
             cause: CauseKind::Webhook,
             attempt: 1,
+            step: None,
             state: outcome.as_ref().map_or(ExecutionState::Running, |outcome| ExecutionState::of_outcome(outcome.kind)),
             start: Some(StartKind::Cold),
             sandbox: None,
@@ -120,19 +134,22 @@ mod tests {
     #[test]
     fn the_table_tells_what_ran_and_how_it_ended() {
         let now = clock::now();
+        let job = execution("a", Some(Outcome::ok()), now, 12);
         let waiting = Execution { started_at: None, start: None, ..execution("on-push", None, now, 0) };
         let executions = [
             Execution { state: ExecutionState::Starting, ..waiting },
             execution("on-push", None, now, 0),
             execution("a", Some(Outcome::ok()), now, 12),
             execution("a", Some(Outcome::of(OutcomeKind::Timeout)), now, 10_004),
+            Execution { function: None, step: Some("build_script".to_owned()), cause: CauseKind::Ci, ..job },
         ];
         insta::assert_snapshot!(table(&executions, now).text(), @r"
-        ID                              FUNCTION  CAUSE    STATE             START  DURATION  AGE
-        exe_00000000000000000000000000  on-push   webhook  starting          -      -         1m
-        exe_00000000000000000000000000  on-push   webhook  running           cold   30.00s    1m
-        exe_00000000000000000000000000  a         webhook  succeeded         cold   12ms      1m
-        exe_00000000000000000000000000  a         webhook  failed (timeout)  cold   10.00s    1m
+        ID                              FUNCTION  STEP          CAUSE    STATE             START  DURATION  AGE
+        exe_00000000000000000000000000  on-push   -             webhook  starting          -      -         1m
+        exe_00000000000000000000000000  on-push   -             webhook  running           cold   30.00s    1m
+        exe_00000000000000000000000000  a         -             webhook  succeeded         cold   12ms      1m
+        exe_00000000000000000000000000  a         -             webhook  failed (timeout)  cold   10.00s    1m
+        exe_00000000000000000000000000  -         build_script  ci       succeeded         cold   12ms      1m
         ");
     }
 

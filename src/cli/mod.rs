@@ -9,6 +9,7 @@
 mod alias;
 mod args;
 mod cancel;
+mod ci;
 mod completions;
 mod config;
 mod cron;
@@ -16,7 +17,9 @@ mod deliveries;
 mod deploy;
 mod doctor;
 mod errors;
+mod exec;
 mod executions;
+mod follow;
 mod functions;
 mod history;
 mod id;
@@ -48,18 +51,19 @@ use self::session::Session;
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let json = cli.global.json;
     match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => errors::report(&error, json),
     }
 }
 
-fn dispatch(cli: Cli) -> Result<(), CliError> {
+fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     let command = match cli.command {
         Command::Client(command) => command,
-        Command::Config(args) => return config::run(&args, cli.global.json),
-        Command::Cron(args) => return cron::run(&args, cli.global.json),
-        Command::Doctor(args) => return doctor::run(&args, &cli.global),
-        Command::Completions(args) => return completions::run(&args),
+        Command::Ci(args) => return Ok(ci::run(args, &cli.global)),
+        Command::Config(args) => return config::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
+        Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => return doctor::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => return completions::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;
@@ -67,8 +71,10 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     runtime.block_on(verb(&session, command))
 }
 
-async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError> {
-    match command {
+async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, CliError> {
+    let done = match command {
+        // The exit code of a command is the command's own.
+        ClientCommand::Exec(args) => return exec::run(session, args).await,
         ClientCommand::Deploy(args) => deploy::run(session, &args).await,
         ClientCommand::Invoke(args) => invoke::run(session, &args).await,
         ClientCommand::Functions(args) => functions::run(session, &args).await,
@@ -86,5 +92,6 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<(), CliError>
         ClientCommand::Trigger(args) => triggers::run(session, &args).await,
         ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

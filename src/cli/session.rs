@@ -3,12 +3,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use hyper::body::Incoming;
 use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use super::args::Global;
 use super::errors::{self, CliError};
+use crate::client::duplex::Exchanged;
 use crate::client::host::Host;
 use crate::client::{Answer, Call, Client};
 
@@ -43,9 +47,13 @@ impl Session {
                 Host::in_data_dir(&dir.unwrap_or_else(|| PathBuf::from(DATA_DIR)))?
             }
         };
-        let token = match &global.token {
-            Some(token) => Some(token.clone()),
-            None => text("RUNLET_TOKEN")?.map(|token| TokenSecret::from_text(token.trim())),
+        let token = match (&global.token, &global.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => Some(token_in(path.clone())?),
+            (None, None) => match text("RUNLET_TOKEN")? {
+                Some(token) => Some(TokenSecret::from_text(token.trim())),
+                None => env("RUNLET_TOKEN_FILE").map(|path| token_in(path.into())).transpose()?,
+            },
         };
         let namespace = match &global.namespace {
             Some(namespace) => Some(namespace.clone()),
@@ -64,10 +72,26 @@ impl Session {
         errors::check(self.client.send(call).await?)
     }
 
+    /// Sends what comes out of `body` while `take` has the answer.
+    pub(crate) async fn stream<T>(
+        &self,
+        call: Call,
+        body: mpsc::Receiver<Bytes>,
+        take: impl AsyncFnOnce(Incoming) -> T,
+    ) -> Result<Exchanged<T>, CliError> {
+        Ok(self.client.stream(call, body, take).await?)
+    }
+
     /// Asks for a JSON document and takes what is under `key` in it.
     pub(crate) async fn ask_for<T: DeserializeOwned>(&self, call: Call, key: &'static str) -> Result<T, CliError> {
         field(&self.ask(call).await?, key)
     }
+}
+
+/// The token that a file holds.
+fn token_in(path: PathBuf) -> Result<TokenSecret, CliError> {
+    let read = |source| CliError::Read { what: format!("the token file {}", path.display()), source };
+    Ok(TokenSecret::from_text(std::fs::read_to_string(&path).map_err(read)?.trim()))
 }
 
 /// What is under `key` in the JSON document of an answer.
@@ -85,8 +109,14 @@ mod tests {
     use crate::client::host::BadHost;
 
     fn resolve(host: Option<&str>, env: &[(&str, &str)]) -> Result<Session, CliError> {
-        let global =
-            Global { host: host.map(str::to_owned), token: None, namespace: None, data_dir: None, json: false };
+        let global = Global {
+            host: host.map(str::to_owned),
+            token: None,
+            namespace: None,
+            data_dir: None,
+            json: false,
+            token_file: None,
+        };
         Session::resolve(&global, |name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
     }
 

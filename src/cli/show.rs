@@ -1,7 +1,7 @@
 //! `runlet show`: all that is on record about one invocation, execution or delivery.
 
 use clap::Args;
-use runlet_core::cause::Cause;
+use runlet_core::cause::{Cause, CauseKind, CiJob};
 use runlet_core::clock;
 use runlet_core::engine::Explanation;
 use runlet_core::execution::StartKind;
@@ -54,8 +54,8 @@ async fn invocation(session: &Session, invocation: &Invocation) -> Result<Fields
     let id = invocation.id;
     let mut fields = Fields::default();
     fields.add("invocation", id);
-    fields.add("function", &invocation.function);
-    fields.add("revision", &invocation.revision);
+    fields.add_if("function", invocation.function.as_ref());
+    fields.add_if("revision", invocation.revision.as_ref());
     let dead = if invocation.dead_letter { " (dead letter)" } else { "" };
     fields.add("state", format!("{}{dead}", invocation.state));
     if matches!(invocation.state, InvocationState::Queued | InvocationState::Held) {
@@ -65,9 +65,13 @@ async fn invocation(session: &Session, invocation: &Invocation) -> Result<Fields
     }
     add_outcome(&mut fields, invocation.outcome.as_ref());
     add_cause(&mut fields, &invocation.cause);
-    let kind = invocation.content_type.as_deref().unwrap_or("no content type");
-    fields.add("payload", format!("{}, {kind}", words::size(invocation.payload_size)));
-    if invocation.state == InvocationState::Succeeded {
+    // A lease has commands instead: each has its input and output on its own.
+    let is_lease = matches!(invocation.cause.kind, CauseKind::Ci | CauseKind::Lease);
+    if !is_lease {
+        let kind = invocation.content_type.as_deref().unwrap_or("no content type");
+        fields.add("payload", format!("{}, {kind}", words::size(invocation.payload_size)));
+    }
+    if invocation.state == InvocationState::Succeeded && !is_lease {
         fields.add("result", result(session, &format!("/v1/invocations/{id}/result")).await?);
     }
     let executions: Vec<String> = invocation.executions.iter().map(ToString::to_string).collect();
@@ -96,8 +100,9 @@ fn execution(execution: &Execution) -> Fields {
     fields.add("execution", execution.id);
     fields.add("invocation", execution.invocation);
     fields.add("attempt", execution.attempt);
-    fields.add("function", &execution.function);
-    fields.add("revision", &execution.revision);
+    fields.add_if("function", execution.function.as_ref());
+    fields.add_if("revision", execution.revision.as_ref());
+    fields.add_if("step", execution.step.as_ref());
     fields.add("cause", execution.cause.as_str());
     fields.add("state", execution.state);
     add_outcome(&mut fields, execution.outcome.as_ref());
@@ -165,6 +170,19 @@ fn add_cause(fields: &mut Fields, cause: &Cause) {
         text.push_str(&id);
     }
     fields.add("cause", text);
+    if let Some(job) = &cause.job {
+        add_job(fields, job);
+    }
+}
+
+fn add_job(fields: &mut Fields, job: &CiJob) {
+    let name = job.name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+    fields.add("job", format!("{} {}{name}", job.provider, job.id));
+    fields.add_if("project", job.project.as_ref().or(job.project_id.as_ref()));
+    fields.add_if("pipeline", job.pipeline.as_ref());
+    fields.add_if("ref", job.r#ref.as_ref());
+    fields.add_if("commit", job.sha.as_ref());
+    fields.add_if("link", job.url.as_ref());
 }
 
 #[cfg(test)]

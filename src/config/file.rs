@@ -45,10 +45,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         if name.get_ref() == "secrets" {
             file.secrets = reader.secrets(value)?;
         } else if let (true, Some(table)) = (keys::is_table(name.get_ref()), value.get_ref().as_table()) {
-            for (key, value) in table {
-                let full = format!("{}.{}", name.get_ref(), key.get_ref());
-                file.entries.push(reader.entry(&full, key.span().start, value.get_ref())?);
-            }
+            reader.table(name.get_ref(), table, &mut file.entries)?;
         } else if name.get_ref() == "namespaces" {
             file.namespaces = reader.namespace_tables(value)?;
         } else {
@@ -72,6 +69,18 @@ impl Reader<'_> {
         Source::File(self.path.to_owned(), line)
     }
 
+    /// The keys of a table, and of those below it.
+    fn table(&self, name: &str, table: &DeTable<'_>, entries: &mut Vec<Entry>) -> Result<(), ConfigError> {
+        for (key, value) in table {
+            let full = format!("{name}.{}", key.get_ref());
+            match value.get_ref().as_table() {
+                Some(below) if keys::is_table(&full) => self.table(&full, below, entries)?,
+                _ => entries.push(self.entry(&full, key.span().start, value.get_ref())?),
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&self, name: &str, at: usize, value: &DeValue<'_>) -> Result<Entry, ConfigError> {
         let source = self.source(at);
         let Some(key) = keys::find(name) else {
@@ -85,6 +94,8 @@ impl Reader<'_> {
         let text = match (key.kind, value) {
             (Kind::Text, DeValue::String(text)) => text.to_string(),
             (Kind::Number, DeValue::Integer(number)) if number.radix() == 10 => number.as_str().replace('_', ""),
+            (Kind::Decimal, DeValue::Float(number)) => number.as_str().replace('_', ""),
+            (Kind::Decimal, DeValue::Integer(number)) if number.radix() == 10 => number.as_str().replace('_', ""),
             (Kind::Switch, DeValue::Boolean(on)) => on.to_string(),
             _ => return Err(ConfigError::new(source, name, key.kind.remedy())),
         };

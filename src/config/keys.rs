@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runlet_core::engine::Network;
 use runlet_core::unit::{ByteSize, Span};
 
 use super::Config;
@@ -14,6 +15,8 @@ pub(super) enum Kind {
     Text,
     /// A whole number.
     Number,
+    /// A number with or without a point.
+    Decimal,
     /// `true` or `false`.
     Switch,
 }
@@ -24,6 +27,7 @@ impl Kind {
         match self {
             Self::Text => "write a text in quotes",
             Self::Number => "write a whole number without quotes",
+            Self::Decimal => "write a number without quotes",
             Self::Switch => "write true or false without quotes",
         }
     }
@@ -55,20 +59,23 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Whether keys of the table `name` exist.
 pub(super) fn is_table(name: &str) -> bool {
-    KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(table, _)| table == name))
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 macro_rules! key {
     // A key of a table: its name has a dot.
-    ($name:literal, $field:ident, $kind:ident, $read:expr, $show:expr) => {
+    ($name:literal, $($field:ident).+, $kind:ident, $read:expr) => {
+        key!($name, $($field).+, $kind, $read, ToString::to_string)
+    };
+    ($name:literal, $($field:ident).+, $kind:ident, $read:expr, $show:expr) => {
         Key {
             name: $name,
             kind: Kind::$kind,
             set: |config, text| {
-                config.$field = $read(text)?;
+                config.$($field).+ = $read(text)?;
                 Ok(())
             },
-            show: |config| $show(&config.$field),
+            show: |config| $show(&config.$($field).+),
         }
     };
     ($name:ident, $kind:ident, $read:expr) => {
@@ -124,6 +131,21 @@ pub(super) const KEYS: &[Key] = &[
         text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
     }),
     key!(log_format, Text, |text: &str| text.parse()),
+    key!("ci.network", ci.network, Text, network, |network: &Network| network.as_str().to_owned()),
+    key!("ci.idle", ci.idle, Text, some_span),
+    key!("ci.after", ci.after, Text, span),
+    key!("ci.kill_grace", ci.kill_grace, Text, span),
+    key!("ci.wait", ci.wait, Text, span),
+    key!("ci.gitlab.memory", ci.gitlab.usual.memory, Text, |text: &str| size(text, ByteSize::mib(16))),
+    key!("ci.gitlab.cpu", ci.gitlab.usual.cpu, Decimal, decimal),
+    key!("ci.gitlab.pids", ci.gitlab.usual.pids, Number, |text: &str| number(text, 4, 1_000_000)),
+    key!("ci.gitlab.tmp", ci.gitlab.usual.tmp, Text, |text: &str| size(text, ByteSize::mib(1))),
+    key!("ci.gitlab.timeout", ci.gitlab.usual.timeout, Text, some_span),
+    key!("ci.gitlab.max_memory", ci.gitlab.most.memory, Text, |text: &str| size(text, ByteSize::mib(16))),
+    key!("ci.gitlab.max_cpu", ci.gitlab.most.cpu, Decimal, decimal),
+    key!("ci.gitlab.max_pids", ci.gitlab.most.pids, Number, |text: &str| number(text, 4, 1_000_000)),
+    key!("ci.gitlab.max_tmp", ci.gitlab.most.tmp, Text, |text: &str| size(text, ByteSize::mib(1))),
+    key!("ci.gitlab.max_timeout", ci.gitlab.most.timeout, Text, some_span),
     key!("tls.cert", tls_cert, Text, some_path, shown_path),
     key!("tls.key", tls_key, Text, some_path, shown_path),
     key!("metrics.public", metrics_public, Switch, switch, ToString::to_string),
@@ -202,6 +224,26 @@ fn size(text: &str, least: ByteSize) -> Result<ByteSize, String> {
 
 fn span(text: &str) -> Result<Span, String> {
     text.parse().map_err(|error: runlet_core::unit::BadUnit| error.to_string())
+}
+
+fn some_span(text: &str) -> Result<Span, String> {
+    let span = span(text)?;
+    if span.0.is_zero() { Err("no time at all is too little; write at least \"1s\"".to_owned()) } else { Ok(span) }
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    match text {
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        _ => Err(format!("`{text}` is no network; write \"none\", or \"host\", which separates jobs from nothing")),
+    }
+}
+
+fn decimal(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.01..=1024.0).contains(&value) => Ok(value),
+        _ => Err(format!("`{text}` is not possible here; write a number from 0.01 to 1024")),
+    }
 }
 
 fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {

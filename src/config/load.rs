@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use runlet_core::engine::Network;
+
 use super::error::{ConfigError, Source};
 use super::keys::{self, KEYS, Key};
 use super::{Config, file};
@@ -29,14 +31,16 @@ pub(crate) struct Loaded {
 }
 
 /// Variables that begin with `RUNLET_` and are no keys.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 10] = [
     "RUNLET_CA_FILE",
+    "RUNLET_CI_LEASE",
     "RUNLET_CONFIG",
     "RUNLET_HOST",
     "RUNLET_LOG",
     "RUNLET_NAMESPACE",
     "RUNLET_TEST_SCALE",
     "RUNLET_TOKEN",
+    "RUNLET_TOKEN_FILE",
     "RUNLET_JSON",
 ];
 
@@ -87,6 +91,11 @@ fn layers(flags: &Flags, env: &BTreeMap<String, String>) -> Result<Loaded, Confi
         }
     }
     loaded.rules()?;
+    if loaded.config.ci.network == Network::Host {
+        let message = "ci.network = \"host\": jobs of CI systems see this machine's network, its loopback included; \
+                       run only jobs that you trust";
+        loaded.warnings.push(message.to_owned());
+    }
     Ok(loaded)
 }
 
@@ -141,6 +150,18 @@ impl Loaded {
             let message =
                 format!("{} is more than max_inflight_bytes ({})", config.max_result, config.max_inflight_bytes);
             return Err(ConfigError::new(self.source("max_result"), "max_result", message));
+        }
+        let (usual, most) = (config.ci.gitlab.usual, config.ci.gitlab.most);
+        let above = [
+            ("ci.gitlab.memory", usual.memory > most.memory),
+            ("ci.gitlab.cpu", usual.cpu > most.cpu),
+            ("ci.gitlab.pids", usual.pids > most.pids),
+            ("ci.gitlab.tmp", usual.tmp > most.tmp),
+            ("ci.gitlab.timeout", usual.timeout > most.timeout),
+        ];
+        if let Some((key, _)) = above.into_iter().find(|(_, above)| *above) {
+            let message = format!("this is more than {}", key.replace("gitlab.", "gitlab.max_"));
+            return Err(ConfigError::new(self.source(key), key, message));
         }
         Ok(())
     }

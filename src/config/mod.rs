@@ -4,6 +4,7 @@
 //! how it is read, checked and shown, so that no layer knows a key that another does not. The value of a secret is not
 //! here: [`secrets`] reads it, and nothing shows it.
 
+pub(crate) mod ci;
 mod error;
 mod file;
 mod keep;
@@ -72,6 +73,8 @@ pub(crate) struct Config {
     pub log_format: LogFormat,
     /// Directory of the Postgres programs; `None`: the usual places are searched.
     pub postgres_bin: Option<PathBuf>,
+    /// Jobs of CI systems.
+    pub ci: ci::CiConfig,
     /// The server's certificate; with its key.
     pub tls_cert: Option<PathBuf>,
     /// The key of the certificate.
@@ -122,6 +125,7 @@ impl Default for Config {
             server_name: None,
             log_format: LogFormat::Pretty,
             postgres_bin: None,
+            ci: ci::CiConfig::default(),
             tls_cert: None,
             tls_key: None,
             metrics_public: false,

@@ -4,6 +4,7 @@
 //! <data_dir>            0711 root   everybody may pass, nobody may look
 //!   revisions/          0755 user   unpacked code, read by sandboxes
 //!   postgres/           0700 user   the private Postgres
+//!   ci/                 0700 root   what jobs of CI systems write; the zygote's
 //!   blobs/              0700 user   large bodies and long output
 //!   spool/              0700 user   history that waits for the database
 //! <run_dir>             0711 root   state of live sandboxes; the zygote's
@@ -26,6 +27,8 @@ pub(crate) struct Dirs {
     pub revisions: PathBuf,
     /// Base of the private Postgres.
     pub postgres: PathBuf,
+    /// What leased sandboxes write to disk.
+    pub work: PathBuf,
     /// Large bodies and long output.
     pub blobs: PathBuf,
     /// History that waits for the database.
@@ -39,6 +42,7 @@ pub(super) fn make(config: &Config, account: Account) -> Result<Dirs, PrepareErr
     let dirs = Dirs {
         revisions: below("revisions"),
         postgres: below("postgres"),
+        work: below("ci"),
         blobs: below("blobs"),
         spool: below("spool"),
     };
@@ -46,6 +50,7 @@ pub(super) fn make(config: &Config, account: Account) -> Result<Dirs, PrepareErr
     own(&config.run_dir, root, 0o711)?;
     own(&dirs.revisions, account, 0o755)?;
     own(&dirs.postgres, account, 0o700)?;
+    own(&dirs.work, root, 0o700)?;
     own(&dirs.blobs, account, 0o700)?;
     own(&dirs.spool, account, 0o700)?;
     Ok(dirs)

@@ -15,12 +15,12 @@ enum Starter {
     Command { name: &'static str, argv: Vec<String> },
 }
 
-fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).exists())
 }
 
 /// A bundle as `runc spec` makes it, on a root file system that binds the host's /usr.
-fn bundle(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn bundle(directory: &Path, argv: &[&str]) -> anyhow::Result<()> {
     let root = directory.join("rootfs");
     for name in ["usr", "proc", "dev", "sys", "tmp"] {
         std::fs::create_dir_all(root.join(name))?;
@@ -34,7 +34,7 @@ fn bundle(directory: &Path) -> anyhow::Result<()> {
     let path = directory.join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     spec["process"]["terminal"] = false.into();
-    spec["process"]["args"] = serde_json::json!(["/usr/bin/true"]);
+    spec["process"]["args"] = serde_json::json!(argv);
     spec["root"]["readonly"] = true.into();
     let usr = serde_json::json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]});
     if let Some(mounts) = spec["mounts"].as_array_mut() {
@@ -86,7 +86,7 @@ fn starters(directory: &Path) -> Vec<Starter> {
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     if on_path("runc") || on_path("crun") {
-        bundle(directory.path())?;
+        bundle(directory.path(), &["/usr/bin/true"])?;
     }
     let starters = starters(directory.path());
     let target = server.call("true", "");

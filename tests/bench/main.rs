@@ -10,6 +10,7 @@
     reason = "figures for people"
 )]
 
+mod ci;
 mod cold;
 mod cron;
 mod load;
@@ -59,6 +60,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     let idle = server.memory()?;
     warm::measure(server, scale).await?;
     cold::measure(server, scale).await?;
+    ci::measure(server, scale).await?;
     webhook::measure(server, scale).await?;
     cron::measure(server, scale).await?;
     table::memory("idle, before the first call", &idle);

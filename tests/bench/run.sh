@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 missing=()
-for program in runc crun bwrap cron; do
+for program in runc crun bwrap podman cron; do
     command -v "$program" >/dev/null || missing+=("${program/bwrap/bubblewrap}")
 done
 if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then

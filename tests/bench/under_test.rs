@@ -46,6 +46,11 @@ pub(crate) struct Server {
     token: String,
 }
 
+/// The program under test.
+pub(crate) fn binary() -> String {
+    std::env::var("RUNLET_BIN").unwrap_or_else(|_| "target/release/runlet".to_owned())
+}
+
 impl Server {
     /// Starts it and deploys what the benchmarks call.
     pub(crate) async fn start() -> anyhow::Result<Self> {

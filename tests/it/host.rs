@@ -173,6 +173,11 @@ impl TestHost {
         self.data.clone()
     }
 
+    /// The test's own directory: everybody may pass through it.
+    pub(crate) fn base(&self) -> &Path {
+        self.base.path()
+    }
+
     /// A new directory that lives as long as the host does.
     pub(crate) fn scratch(&self) -> PathBuf {
         tempfile::Builder::new().tempdir_in(self.base.path()).expect("it is writable").keep()
@@ -360,6 +365,9 @@ impl TestHost {
             assert!(status.success(), "the server ended with {status}:\n{}", self.log_tail());
         }
         self.traces.expect_none(secs(5));
+        let builds = std::fs::read_dir(self.data_dir().join("ci/builds")).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = builds.map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "directories of jobs are left behind: {left:?}");
     }
 }
 

@@ -15,6 +15,7 @@ mod aliases;
 mod api;
 mod arrows;
 mod asynchronous;
+mod ci;
 mod cli;
 mod crash;
 mod cron;

@@ -26,10 +26,12 @@ pub struct Invocation {
     pub id: InvocationId,
     /// Owner.
     pub namespace: Namespace,
-    /// The function.
-    pub function: FunctionName,
+    /// The function; jobs of CI systems and bare sandboxes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
     /// The revision it was accepted for.
-    pub revision: RevisionDigest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionDigest>,
     /// Why.
     pub cause: Cause,
     /// Its state.
@@ -63,14 +65,19 @@ pub struct Execution {
     pub invocation: InvocationId,
     /// Owner.
     pub namespace: Namespace,
-    /// The function.
-    pub function: FunctionName,
+    /// The function; jobs of CI systems and bare sandboxes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
     /// The revision that ran.
-    pub revision: RevisionDigest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionDigest>,
     /// The door the invocation came in by.
     pub cause: CauseKind,
-    /// 1 for the first.
+    /// 1 for the first; steps of a lease are counted on.
     pub attempt: u32,
+    /// The step of a job, or the command in a leased sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// Its state.
     pub state: ExecutionState,
     /// How it ended.
@@ -181,8 +188,8 @@ impl Store {
 struct Row {
     id: InvocationId,
     namespace: Namespace,
-    function: FunctionName,
-    revision: RevisionDigest,
+    function: Option<FunctionName>,
+    revision: Option<RevisionDigest>,
     cause: Value,
     state: String,
     outcome: Option<String>,

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod error;
 pub mod execution;
 pub mod function;
+pub mod lease;
 pub mod ledger;
 pub mod log;
 pub mod partition;

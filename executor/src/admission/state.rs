@@ -111,7 +111,7 @@ impl<T: Handle, W> Book<T, W> {
 
     /// Sandboxes that wait for their next execution.
     pub(super) fn parked(&self) -> u32 {
-        u32::try_from(self.parked.len()).unwrap_or(u32::MAX)
+        self.lot.idle().0
     }
 
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use runlet_core::cause::Cause;
 use runlet_core::clock::Timestamp;
-use runlet_core::engine::ResultPiece;
+use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
@@ -76,6 +76,9 @@ impl Job {
             revision: Some(self.revision.clone()),
             runtime: self.manifest.runtime,
             limits: self.manifest.limits,
+            network: Network::None,
+            work: false,
+            cache: None,
         }
     }
 
@@ -84,25 +87,7 @@ impl Job {
     /// # Errors
     /// The outcome of an execution that cannot start, naming the secret that is not there.
     pub(super) fn environment(&self, secrets: &dyn Secrets) -> Result<BTreeMap<String, String>, Outcome> {
-        let resolve = |(name, value): (&String, &EnvValue)| match value {
-            EnvValue::Plain(text) => Ok((name.clone(), text.clone())),
-            EnvValue::Secret(secret) => {
-                let failed = |what: &str| {
-                    let message = format!("the secret `{secret}` (for the variable {name}) {what}");
-                    Outcome::because(OutcomeKind::InitError, message)
-                };
-                let value = secrets.get(&self.namespace, secret).ok_or_else(|| {
-                    failed(&format!(
-                        "is not there for namespace `{}`: add [secrets.{secret}] to the server's configuration",
-                        self.namespace
-                    ))
-                })?;
-                let text = std::str::from_utf8(value.expose()).ok().filter(|text| !text.contains('\0'));
-                let text = text.ok_or_else(|| failed("is no text without NUL, which an environment cannot hold"))?;
-                Ok((name.clone(), text.to_owned()))
-            }
-        };
-        self.manifest.env.iter().map(resolve).collect()
+        environment(&self.namespace, &self.manifest, secrets)
     }
 
     /// The runner to start, for runtimes that have one.
@@ -174,6 +159,35 @@ impl Job {
         }
         facts
     }
+}
+
+/// The environment that a function's manifest asks for, with the secrets looked up.
+///
+/// # Errors
+/// The outcome of an execution that cannot start, naming the secret that is not there.
+pub(super) fn environment(
+    namespace: &Namespace,
+    manifest: &Manifest,
+    secrets: &dyn Secrets,
+) -> Result<BTreeMap<String, String>, Outcome> {
+    let resolve = |(name, value): (&String, &EnvValue)| match value {
+        EnvValue::Plain(text) => Ok((name.clone(), text.clone())),
+        EnvValue::Secret(secret) => {
+            let failed = |what: &str| {
+                let message = format!("the secret `{secret}` (for the variable {name}) {what}");
+                Outcome::because(OutcomeKind::InitError, message)
+            };
+            let value = secrets.get(namespace, secret).ok_or_else(|| {
+                failed(&format!(
+                    "is not there for namespace `{namespace}`: add [secrets.{secret}] to the server's configuration"
+                ))
+            })?;
+            let text = std::str::from_utf8(value.expose()).ok().filter(|text| !text.contains('\0'));
+            let text = text.ok_or_else(|| failed("is no text without NUL, which an environment cannot hold"))?;
+            Ok((name.clone(), text.to_owned()))
+        }
+    };
+    manifest.env.iter().map(resolve).collect()
 }
 
 fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {

@@ -13,12 +13,14 @@ mod call;
 mod claim;
 mod detach;
 mod job;
+mod lease;
 mod manifests;
 mod observe;
 mod options;
 mod registry;
 mod run;
 mod services;
+mod step;
 mod stop;
 mod verbs;
 
@@ -92,7 +94,7 @@ impl LocalEngine {
             manifests: Manifests::new(store.clone()),
             backlog: Backlog::new(store.clone()),
             bell: Bell::default(),
-            leases: Leases::new(pool.clone(), tasks.clone()),
+            leases: Leases::default(),
             registry: Arc::default(),
             nudge: Notify::new(),
             stopping: CancellationToken::new(),

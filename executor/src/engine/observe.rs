@@ -10,6 +10,7 @@ use runlet_core::store::execution::Invocation;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Shared;
+use crate::lease::Why;
 
 /// One who waits looks at least so often.
 const LOOK: Duration = Duration::from_millis(500);
@@ -48,12 +49,20 @@ impl Shared {
         let state = self.store.cancel(namespace, id).await?.ok_or_else(|| not_found("invocation", id, namespace))?;
         if state == InvocationState::Running {
             // Those that run elsewhere are told by the store.
-            self.registry.cancel(id);
+            self.cancel_here(id);
             self.wait(namespace, id, CANCEL_PATIENCE).await?;
         } else if !state.is_terminal() {
             self.bell.ring(id);
         }
         Ok(state)
+    }
+
+    /// Ends the execution of an invocation, or its lease, if it is here.
+    pub(super) fn cancel_here(&self, id: InvocationId) {
+        self.registry.cancel(id);
+        if let Some(held) = self.leases.of_invocation(id) {
+            held.end(Why::Cancelled);
+        }
     }
 
     pub(super) async fn logs(&self, namespace: &Namespace, read: LogRead) -> Result<LogPiece, EngineError> {
@@ -83,6 +92,9 @@ impl Shared {
                 Some(execution) => {
                     format!("its execution {execution} runs on this server, or waits there for a sandbox")
                 }
+                None if self.leases.of_invocation(id).is_some() => {
+                    "a sandbox of this server is leased for it".to_owned()
+                }
                 None => "it runs on another server".to_owned(),
             },
             terminal => format!("it does not wait: it is {terminal}"),
@@ -91,9 +103,12 @@ impl Shared {
     }
 
     async fn why_queued(&self, invocation: &Invocation) -> Result<String, EngineError> {
-        let function = (invocation.namespace.clone(), invocation.function.clone());
+        let (Some(function), Some(revision)) = (&invocation.function, &invocation.revision) else {
+            return Ok("it waits for a sandbox".to_owned());
+        };
+        let function = (invocation.namespace.clone(), function.clone());
         let running = self.gate.running(&function);
-        let manifest = self.manifests.get(&invocation.namespace, &invocation.revision).await?;
+        let manifest = self.manifests.get(&invocation.namespace, revision).await?;
         let max = manifest.map_or(u32::MAX, |manifest| manifest.max_concurrency);
         let (used, sandboxes, waiting) = self.gate.usage();
         Ok(if self.stopping.is_cancelled() {

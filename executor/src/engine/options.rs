@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub max_log: u64,
     /// How long a claim lasts unless it is renewed.
     pub lease: Duration,
+    /// How long a command in a leased sandbox that is cancelled may take to end by itself.
+    pub kill_grace: Duration,
     /// How long history is kept.
     pub retention: Retention,
     /// Where there must be room before anything new is taken.

@@ -85,7 +85,7 @@ async fn listen(shared: Arc<Shared>) {
         loop {
             match wakeups.next().await {
                 Wakeup::Work => shared.nudge.notify_one(),
-                Wakeup::Cancel(invocation) => drop(shared.registry.cancel(invocation)),
+                Wakeup::Cancel(invocation) => shared.cancel_here(invocation),
                 Wakeup::Done(invocation) => shared.bell.ring(invocation),
                 Wakeup::Schedules => {}
             }

@@ -21,11 +21,12 @@ impl LocalEngine {
     pub async fn stop(&self, grace: Duration) {
         self.begin_stop();
         let shared = &self.shared;
-        if timeout(grace, shared.registry.empty()).await.is_err() {
+        let quiet = async { tokio::join!(shared.registry.empty(), shared.leases.quiet()) };
+        if timeout(grace, quiet).await.is_err() {
             tracing::warn!(grace_s = grace.as_secs(), "executions still run: they are killed");
         }
         shared.registry.stop();
-        shared.leases.release_all().await;
+        shared.end_leases().await;
         if timeout(AFTER_KILL, shared.registry.empty()).await.is_err() {
             tracing::error!(
                 "executions were killed and their end is not on record: they are declared lost at the next start"

@@ -1,6 +1,5 @@
 //! The verbs of the engine, each handed to the part that does it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use runlet_core::engine::{
@@ -10,16 +9,10 @@ use runlet_core::engine::{
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::invocation::InvocationState;
 use runlet_core::limits::Limits;
-use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::Namespace;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::{LocalEngine, Shared};
-use crate::admission::{Seat, Want};
-use crate::host::sandbox::SandboxRequest;
-use crate::lease::Leased;
-use crate::revisions::RevisionError;
 
 impl Engine for LocalEngine {
     fn submit(&self, submission: Submission) -> Verb<'_, Submitted> {
@@ -43,23 +36,23 @@ impl Engine for LocalEngine {
     }
 
     fn lease(&self, request: LeaseRequest) -> Verb<'_, Lease> {
-        Box::pin(async {
-            // A task of its own: a sandbox that is being made is not left alone when the caller goes away.
-            let lease = self.shared.tasks.spawn(Arc::clone(&self.shared).lease(request));
-            lease.await.map_err(|_| EngineError::SandboxLost("the lease was cut off by a fault".to_owned()))?
-        })
+        Box::pin(self.shared.lease(request))
     }
 
     fn renew<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, span: Duration) -> Verb<'a, Lease> {
-        Box::pin(async move { self.shared.leases.renew(namespace, id, span) })
+        Box::pin(async move { self.shared.renew(namespace, id, span) })
+    }
+
+    fn leases(&self, namespace: &Namespace) -> Vec<Lease> {
+        self.shared.leases.list(namespace)
     }
 
     fn exec<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, command: Command) -> Verb<'a, Exec> {
-        Box::pin(self.shared.leases.exec(namespace, id, command))
+        Box::pin(self.shared.exec(namespace, id, command))
     }
 
     fn release<'a>(&'a self, namespace: &'a Namespace, id: LeaseId) -> Verb<'a, ()> {
-        Box::pin(self.shared.leases.release(namespace, id))
+        Box::pin(self.shared.release(namespace, id))
     }
 
     fn logs<'a>(&'a self, namespace: &'a Namespace, read: LogRead) -> Verb<'a, LogPiece> {
@@ -67,7 +60,7 @@ impl Engine for LocalEngine {
     }
 
     fn resize<'a>(&'a self, namespace: &'a Namespace, id: LeaseId, limits: Limits) -> Verb<'a, ()> {
-        Box::pin(self.shared.leases.resize(namespace, id, limits))
+        Box::pin(async move { self.shared.leases.find(namespace, id)?.resize(limits).await })
     }
 
     fn explain<'a>(&'a self, namespace: &'a Namespace, id: InvocationId) -> Verb<'a, Explanation> {
@@ -117,35 +110,5 @@ impl Shared {
             }
             Err(function) => Err(EngineError::NotFound { what: "function", name: function.to_string(), namespace }),
         }
-    }
-
-    async fn lease(self: Arc<Self>, request: LeaseRequest) -> Result<Lease, EngineError> {
-        self.open_for_work().await?;
-        let LeaseRequest { namespace, image, revision, limits, patience } = request;
-        if image != "host" {
-            return Err(EngineError::Invalid(format!("the image `{image}` is not there: `host` is the only one yet")));
-        }
-        if let Some(revision) = &revision {
-            self.revisions.ensure(&namespace, revision).await.map_err(|error| match error {
-                RevisionError::Store(_, error) => EngineError::StoreDown(error),
-                RevisionError::Missing(digest) => {
-                    EngineError::NotFound { what: "revision", name: digest.to_string(), namespace: namespace.clone() }
-                }
-                RevisionError::Unpack(..) => EngineError::SandboxLost(error.to_string()),
-            })?;
-        }
-        let want = Want { function: None, reuse: None, slots: 1, memory: limits.memory.0 };
-        let (_turn, seat) = self.gate.acquire(want, Some(Instant::now() + patience), true).await?;
-        let Seat::New(room) = seat else {
-            return Err(EngineError::Conflict("a parked sandbox was given to a lease".to_owned()));
-        };
-        let wanted = SandboxRequest { namespace: namespace.clone(), revision, runtime: RuntimeKind::Exec, limits };
-        let sandbox = self.host.create(wanted).await;
-        let sandbox = sandbox.map_err(|error| EngineError::SandboxLost(error.to_string()))?;
-        if self.stopping.is_cancelled() {
-            self.pool.bury(sandbox, room).await;
-            return Err(EngineError::Stopping);
-        }
-        Ok(self.leases.give(namespace, Leased::new(sandbox, room), limits.memory.0, limits.timeout.0))
     }
 }

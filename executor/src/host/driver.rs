@@ -31,6 +31,7 @@ pub(super) struct Shared {
     pub(super) programs: Mutex<HashMap<u32, Waiting>>,
     pub(super) resized: Mutex<Option<oneshot::Sender<Option<String>>>>,
     pub(super) oom: Mutex<Vec<oneshot::Sender<bool>>>,
+    pub(super) usage: Mutex<Vec<oneshot::Sender<Usage>>>,
 }
 
 impl Shared {
@@ -57,8 +58,13 @@ pub(super) async fn open(
     let failed = |error: io::Error| SandboxError::Create(error.to_string());
     control.set_nonblocking().map_err(failed)?;
     let control = watch(control).map_err(failed)?;
-    let shared =
-        Arc::new(Shared { control, programs: Mutex::default(), resized: Mutex::default(), oom: Mutex::default() });
+    let shared = Arc::new(Shared {
+        control,
+        programs: Mutex::default(),
+        resized: Mutex::default(),
+        oom: Mutex::default(),
+        usage: Mutex::default(),
+    });
     // Should the caller stop waiting, the control socket closes with `shared` and the shim takes everything down.
     match receive(&shared).await {
         Some(FromShim::Created) => {}
@@ -90,6 +96,11 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
                     let _ = waiting.send(killed);
                 }
             }
+            Some(FromShim::Usage(used)) => {
+                for waiting in lock(&shared.usage).drain(..) {
+                    let _ = waiting.send(used);
+                }
+            }
             Some(FromShim::Gone(end)) => break end,
             // A shim that dies takes the sandbox with it (parent-death signal); the zygote sweeps behind it.
             Some(FromShim::Created | FromShim::CreateFailed(_)) | None => {
@@ -104,6 +115,7 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     };
     let _ = ended.send(Some(end));
     lock(&shared.oom).clear();
+    lock(&shared.usage).clear();
     lock(&shared.resized).take();
     for (_, waiting) in lock(&shared.programs).drain() {
         if let Some(ended) = waiting.ended {

@@ -35,6 +35,10 @@ pub struct HostOptions {
     pub revisions_dir: PathBuf,
     /// Cgroup under which all sandboxes of this server live, absolute, for example `/runlet`.
     pub cgroup_parent: String,
+    /// Directory on disk for what leased sandboxes write; root's alone.
+    pub work_dir: PathBuf,
+    /// Whether sandboxes may see the host's network.
+    pub host_network: bool,
 }
 
 /// The zygote as a fresh child process; made by root before any thread exists, then handed to [`Host::new`] inside the runtime.
@@ -140,6 +144,9 @@ impl Host {
             revision: request.revision,
             runtime: request.runtime,
             limits: request.limits,
+            network: request.network,
+            work: request.work,
+            cache: request.cache,
         };
         let fds = [theirs.as_fd(), timer.as_fd()];
         self.inner

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
+use runlet_core::engine::Network;
 use runlet_core::execution::{Remains, Usage};
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
@@ -31,6 +32,12 @@ pub struct SandboxRequest {
     pub runtime: RuntimeKind,
     /// Limits (`timeout` is not looked at here: see [`Sandbox::arm`]).
     pub limits: Limits,
+    /// What of the network it sees.
+    pub network: Network,
+    /// Whether it gets a working directory on disk, at `/builds`.
+    pub work: bool,
+    /// The cache of its namespace that is mounted at `/cache`.
+    pub cache: Option<String>,
 }
 
 /// Why a sandbox could not be made or used.
@@ -207,6 +214,19 @@ impl Sandbox {
     /// Sends a signal to the process group of a process in it. Best effort.
     pub fn signal(&self, process: u32, signal: i32) {
         self.shared.try_send(&ToShim::Signal { number: process, signal });
+    }
+
+    /// Sends a signal to every process in it but its init. Best effort.
+    pub fn signal_all(&self, signal: i32) {
+        self.signal(0, signal);
+    }
+
+    /// What it has used so far; `None` where it ends before it can say.
+    pub async fn usage(&self) -> Option<Usage> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.shared.usage).push(answer);
+        self.shared.send(&ToShim::Usage, &[]).await.ok()?;
+        answered.await.ok()
     }
 
     /// Changes memory, cpu and pids limits while it runs.

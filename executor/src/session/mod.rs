@@ -28,6 +28,7 @@ use crate::host::sandbox::ProcessSpec;
 pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
 pub use native::Session;
 pub use oneshot::run_once;
+pub(crate) use output::Output;
 pub use spout::Spout;
 
 /// Where output goes while an execution runs.

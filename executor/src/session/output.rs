@@ -18,7 +18,7 @@ const PIPE_MAX: usize = 1 << 20;
 
 /// Both pipes of a process.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     stdout: Pipe,
     stderr: Pipe,
 }
@@ -40,14 +40,14 @@ enum Ask {
 }
 
 impl Output {
-    pub(super) const fn new(stdout: Receiver, stderr: Receiver) -> Self {
+    pub(crate) const fn new(stdout: Receiver, stderr: Receiver) -> Self {
         let stdout = Pipe { stream: Stream::Stdout, pipe: Some(stdout) };
         let stderr = Pipe { stream: Stream::Stderr, pipe: Some(stderr) };
         Self { stdout, stderr }
     }
 
     /// Waits until there is something to read; for ever after both ends.
-    pub(super) async fn readable(&self) {
+    pub(crate) async fn readable(&self) {
         tokio::select! {
             () = self.stdout.readable() => (),
             () = self.stderr.readable() => (),
@@ -55,7 +55,7 @@ impl Output {
     }
 
     /// Carries what is ready, at most one piece of each stream, so that neither starves the other.
-    pub(super) async fn pump(&mut self, sink: &mut impl OutputSink) {
+    pub(crate) async fn pump(&mut self, sink: &mut impl OutputSink) {
         for pipe in [&mut self.stdout, &mut self.stderr] {
             if let Some(bytes) = pipe.read(Ask::Tokio) {
                 sink.write(pipe.stream, bytes).await;
@@ -78,7 +78,7 @@ impl Output {
 
     /// Carries everything up to the ends of both streams, or what has come when `patience` is over: some other process may
     /// hold a pipe open.
-    pub(super) async fn finish(&mut self, patience: Duration, sink: &mut impl OutputSink) {
+    pub(crate) async fn finish(&mut self, patience: Duration, sink: &mut impl OutputSink) {
         let limit = Instant::now() + patience;
         while self.is_open() && Instant::now() < limit {
             if timeout_at(limit, self.readable()).await.is_err() {

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
+use runlet_core::engine::Network;
 
 use super::Inherited;
 use crate::init::InitExecutor;
@@ -31,15 +32,18 @@ const INIT_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Built {
     pub(super) socket: Seqpacket,
     pub(super) init: Pid,
-    /// Inode of its network namespace.
-    pub(super) netns: u64,
+    /// Inode of its network namespace, if it has one.
+    pub(super) netns: Option<u64>,
 }
 
 /// Creates and starts the sandbox. The reason of a failure is text for the operator.
 pub(super) fn build(inherited: &Inherited, create: &Create) -> Result<Built, String> {
     let what = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
+    if create.network == Network::Host && !inherited.host_network {
+        return Err("the network of the host was not granted when the server was started".to_owned());
+    }
     let range = UidRange::take(Path::new(UID_LOCKS), inherited.uid_hint).map_err(what("take a uid range"))?;
-    let root = inherited.layout.stage_root(create.runtime, create.revision.as_ref()).map_err(what("stage"))?;
+    let root = inherited.layout.stage_root(create, range.first).map_err(what("stage"))?;
     let bundle = inherited.layout.bundles().join(&create.name);
     std::fs::create_dir(&bundle).map_err(what("make the bundle"))?;
     let cgroup = format!("{}/{}", inherited.cgroup_parent, create.name);
@@ -51,6 +55,7 @@ pub(super) fn build(inherited: &Inherited, create: &Create) -> Result<Built, Str
         limits: &create.limits,
         swap: inherited.swap,
         open_files_max,
+        network: create.network,
     };
     let spec = spec::build(&input).map_err(|error| error.to_string())?;
     spec.save(bundle.join("config.json")).map_err(|error| format!("write the spec: {error}"))?;
@@ -82,7 +87,10 @@ fn start(inherited: &Inherited, create: &Create, bundle: &Path) -> Result<Built,
         .map_err(|error| chain(&error))?;
     let init = container.pid().ok_or("libcontainer names no init")?;
     drop(inner);
-    let netns = prepare_network(init).map_err(|error| format!("prepare the network: {error}"))?;
+    let netns = match create.network {
+        Network::None => Some(prepare_network(init).map_err(|error| format!("prepare the network: {error}"))?),
+        Network::Host => None,
+    };
     container.start().map_err(|error| chain(&error))?;
     wait_for_init(&socket)?;
     Ok(Built { socket, init, netns })

@@ -22,6 +22,7 @@ pub(crate) fn sweep(inherited: &Inherited, name: &str, cgroup: &Cgroup) {
     for directory in [inherited.layout.state(), inherited.layout.bundles()] {
         let _ = std::fs::remove_dir_all(directory.join(name));
     }
+    inherited.layout.work().remove(name);
 }
 
 impl Shim<'_> {
@@ -52,7 +53,7 @@ impl Shim<'_> {
             processes: small(self.cgroup.processes().len()),
             cgroups: small(self.cgroup.count()),
             mounts: small(count(&self.name) + count(&stage.to_string_lossy())),
-            netns: small(count(&format!("net:[{}]", self.netns))),
+            netns: small(self.netns.map_or(0, |inode| count(&format!("net:[{inode}]")))),
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Inherited {
     pub(crate) filter: BpfProgram,
     /// Where to look for a free uid range first.
     pub(crate) uid_hint: u32,
+    /// Whether sandboxes may see the host's network.
+    pub(crate) host_network: bool,
 }
 
 /// A running sandbox, from its shim.
@@ -60,7 +62,7 @@ struct Shim<'a> {
     control: Peer<FromShim>,
     init: Peer<ToInit>,
     init_pid: Pid,
-    netns: u64,
+    netns: Option<u64>,
     cgroup: Cgroup,
     timer: OwnedFd,
     children: SignalFd,
@@ -211,6 +213,7 @@ impl Shim<'_> {
                     Some(FromShim::Resized(resized.err()))
                 }
                 ToShim::Oom => Some(FromShim::Oom(self.cgroup.oom_kills() > 0)),
+                ToShim::Usage => Some(FromShim::Usage(self.cgroup.usage())),
                 ToShim::Kill => {
                     self.end(EndCause::Killed);
                     return Ok(());

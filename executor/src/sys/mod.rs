@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "this is the one corner that may; every block says why it is sound")]
 
 pub(crate) mod fds;
+pub(crate) mod idmap;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use runlet_core::engine::Network;
+use runlet_core::execution::Usage;
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::{Namespace, RevisionDigest};
@@ -46,6 +48,12 @@ pub(crate) struct Create {
     pub(crate) runtime: RuntimeKind,
     /// Limits.
     pub(crate) limits: Limits,
+    /// What of the network it sees.
+    pub(crate) network: Network,
+    /// Whether it gets a working directory on disk.
+    pub(crate) work: bool,
+    /// Name of the namespace's cache that it gets.
+    pub(crate) cache: Option<String>,
 }
 
 /// Server to shim.
@@ -53,7 +61,7 @@ pub(crate) struct Create {
 pub(crate) enum ToShim {
     /// Start a program. Descriptors: see [`Spawn::stdin`] and [`Spawn::channel`].
     Spawn(Spawn),
-    /// Signal the process group of a program.
+    /// Signal the process group of a program; number 0: every process but init.
     Signal {
         /// Which program.
         number: u32,
@@ -64,6 +72,8 @@ pub(crate) enum ToShim {
     Resize(Limits),
     /// Has the kernel killed for lack of memory?
     Oom,
+    /// What has it used so far?
+    Usage,
     /// Kill everything.
     Kill,
 }
@@ -100,6 +110,8 @@ pub(crate) enum FromShim {
     Resized(Option<String>),
     /// Whether the kernel has killed for lack of memory.
     Oom(bool),
+    /// What it has used so far.
+    Usage(Usage),
     /// Everything of the sandbox is gone. Nothing follows.
     Gone(SandboxEnd),
 }
@@ -109,7 +121,7 @@ pub(crate) enum FromShim {
 pub(crate) enum ToInit {
     /// Start a program. Descriptors as in [`Spawn`].
     Spawn(Spawn),
-    /// Signal the process group of a program.
+    /// Signal the process group of a program; number 0: every process but init.
     Signal {
         /// Which program.
         number: u32,
@@ -147,7 +159,7 @@ pub(crate) enum Program {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runlet_core::execution::{Remains, Usage};
+    use runlet_core::execution::Remains;
 
     use crate::host::sandbox::EndCause;
 
@@ -160,6 +172,9 @@ mod tests {
             revision: None,
             runtime: RuntimeKind::Python,
             limits: Limits::default(),
+            network: Network::None,
+            work: false,
+            cache: None,
         };
         let spawn = Spawn {
             number: 1,
@@ -184,6 +199,7 @@ mod tests {
                 ToShim::Signal { number: 1, signal: 15 },
                 ToShim::Resize(Limits::default()),
                 ToShim::Oom,
+                ToShim::Usage,
                 ToShim::Kill
             ],
             [
@@ -191,6 +207,7 @@ mod tests {
                 FromShim::CreateFailed("why".to_owned()),
                 FromShim::Resized(None),
                 FromShim::Oom(true),
+                FromShim::Usage(Usage { cpu_us: Some(1), memory_peak: None }),
                 FromShim::Gone(end)
             ],
             [

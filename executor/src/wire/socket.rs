@@ -16,8 +16,8 @@ use crate::sys::fds::adopt_received;
 
 /// Largest JSON that travels inside a datagram, bytes; well below the default socket buffer.
 const INLINE: usize = 32 << 10;
-/// Largest JSON at all, bytes: an environment and arguments.
-const LARGEST: u64 = 4 << 20;
+/// Largest JSON at all, bytes: an environment, arguments, and a script with its escapes.
+const LARGEST: u64 = 64 << 20;
 /// Most descriptors that go along with a message.
 const MAX_FDS: usize = 8;
 

@@ -92,6 +92,7 @@ fn prepare(hello: &Hello) -> Result<(Inherited, File, Vec<String>), String> {
         hierarchies,
         cgroup_parent: options.cgroup_parent.trim_end_matches('/').to_owned(),
         filter,
+        host_network: options.host_network,
         uid_hint: std::process::id().wrapping_mul(61),
         layout,
     };

@@ -9,7 +9,7 @@ use crate::shim::{self, Inherited};
 pub(super) fn reconcile(inherited: &Inherited) -> io::Result<Vec<String>> {
     let parent = inherited.hierarchies.cgroup(&inherited.cgroup_parent);
     let mut names: BTreeSet<String> = parent.children().into_iter().collect();
-    for directory in [inherited.layout.state(), inherited.layout.bundles()] {
+    for directory in [inherited.layout.state(), inherited.layout.bundles(), inherited.layout.work().builds()] {
         match std::fs::read_dir(&directory) {
             Ok(entries) => names.extend(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -39,8 +39,8 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id: _", invocation AS "invocation: _", namespace AS "namespace: _", function AS "function: _",
-                   revision AS "revision: _", cause_kind, attempt, state, outcome, detail, start_kind, sandbox, reset, cpu_us, memory_peak,
-                   remains, log_bytes, log_dropped, created_at, started_at, finished_at
+                   revision AS "revision: _", cause_kind, attempt, step, state, outcome, detail, start_kind, sandbox, reset, cpu_us,
+                   memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at
                FROM executions WHERE id = $1 AND namespace = $2"#,
             id.uuid(),
             namespace.as_str(),
@@ -53,7 +53,7 @@ impl Store {
 
 fn query(namespace: &Namespace, filter: &ExecutionFilter) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
-        "SELECT id, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail, start_kind, sandbox, \
+        "SELECT id, invocation, namespace, function, revision, cause_kind, attempt, step, state, outcome, detail, start_kind, sandbox, \
          reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at \
          FROM executions WHERE namespace = ",
     );
@@ -95,10 +95,11 @@ struct Row {
     id: ExecutionId,
     invocation: InvocationId,
     namespace: Namespace,
-    function: FunctionName,
-    revision: RevisionDigest,
+    function: Option<FunctionName>,
+    revision: Option<RevisionDigest>,
     cause_kind: String,
     attempt: i32,
+    step: Option<String>,
     state: String,
     outcome: Option<String>,
     detail: Option<Value>,
@@ -132,6 +133,7 @@ impl Row {
             function: self.function,
             revision: self.revision,
             attempt: self.attempt.unsigned_abs(),
+            step: self.step,
             sandbox: self.sandbox,
             usage: Usage { cpu_us: self.cpu_us, memory_peak: self.memory_peak },
             log_bytes: uncount(self.log_bytes),

@@ -8,6 +8,7 @@ use super::{Expired, MAX_LOST, cancel};
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::outcome::{Outcome, OutcomeKind};
+use crate::store::lease::lose_leases;
 use crate::store::text::detail;
 use crate::store::{Store, StoreError};
 
@@ -100,6 +101,7 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        lose_leases(&mut tx, server, detail.as_deref()).await?;
         tx.commit().await?;
         Ok(calls.len() as u64)
     }
