@@ -27,7 +27,6 @@ mod precondition;
 mod query;
 mod revisions;
 mod routes;
-mod stream;
 mod shapes;
 mod streamed;
 mod system;

@@ -11,8 +11,8 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history, invoke,
-    logs, revisions, rm, rollback, show, token, triggers, wait,
+    alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history,
+    invoke, logs, revisions, rm, rollback, show, token, triggers, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
