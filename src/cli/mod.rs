@@ -61,6 +61,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Client(command) => command,
         Command::Ci(args) => return Ok(ci::run(args, &cli.global)),
         Command::Config(args) => return config::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
+        Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => return doctor::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => return completions::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
