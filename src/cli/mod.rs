@@ -64,7 +64,6 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => return doctor::run(&args, &cli.global).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => return completions::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Cron(args) => return cron::run(&args, cli.global.json).map(|()| ExitCode::SUCCESS),
         Command::Serve(_) => unreachable!("main starts the server itself"),
     };
     let session = Session::open(&cli.global)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::invocation::InvocationState;
+use runlet_core::precondition::Precondition;
 use runlet_core::store::Store;
 use runlet_core::store::cron::{Decision, DueTick, DueTicks, Fate, Live, Schedule};
 
@@ -136,6 +137,6 @@ async fn old_ticks_go_and_stay_decided() {
     assert_eq!(store.prune_ticks(clock::now()).await.unwrap(), 150);
     assert_eq!(store.ticks(&ns(), schedule.trigger, 1000).await.unwrap().len(), 100);
     assert!(store.fire(&[due], all(Fate::Fired)).await.unwrap().is_empty());
-    store.remove_function(&ns(), &name("f")).await.unwrap();
+    store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap();
     assert_eq!(store.prune_ticks(clock::now()).await.unwrap(), 100);
 }

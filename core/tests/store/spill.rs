@@ -88,7 +88,7 @@ async fn a_delivery_and_its_invocation_share_their_file() {
     let id = accepted.delivery.unwrap();
     assert_eq!(store.delivery_body(&ns(), id).await.unwrap(), Some(large(3)));
     assert_eq!(store.delivery(&ns(), id).await.unwrap().unwrap().body_kept, 5000);
-    let refused = store.refuse_delivery(delivery(large(4)), 1 << 20).await.unwrap();
+    let refused = store.refuse_delivery(delivery(large(4)), Some(1 << 20)).await.unwrap();
     assert_eq!(store.delivery_body(&ns(), refused).await.unwrap(), Some(large(4)));
     let files: Vec<_> = walk(&dir);
     assert_eq!(files.len(), 2, "{files:?}");
