@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use runlet_core::disk::{Disk, Floor};
+use runlet_core::engine::Network;
 use runlet_core::finding::{Finding, Health};
 use runlet_core::store::private::{self, PrivateOptions};
 use runlet_executor::probe;
@@ -82,7 +83,7 @@ fn configuration(warnings: &[String]) -> Finding {
 
 /// What depends on the configuration.
 fn of_config(config: &Config) -> Vec<Finding> {
-    vec![database(config), disk(&config.data_dir, config.disk_floor), listen(config)]
+    vec![database(config), disk(&config.data_dir, config.disk_floor), listen(config), ci(config.ci.network)]
 }
 
 fn database(config: &Config) -> Finding {
@@ -147,6 +148,19 @@ fn listen(config: &Config) -> Finding {
             format!("{address} without TLS"),
             "tokens would go over the network unencrypted: the server does not start",
             "set tls.cert and tls.key, or listen on 127.0.0.1, or put a proxy in front and set behind_proxy = true",
+        ),
+    }
+}
+
+fn ci(network: Network) -> Finding {
+    const NAME: &str = "ci network";
+    match network {
+        Network::None => Finding::ok(NAME, "jobs see their own loopback and nothing else"),
+        Network::Host => Finding::degraded(
+            NAME,
+            "[ci] network = \"host\" is set",
+            "nothing separates jobs from the host's network: they reach services on its loopback and beside it",
+            "take it out, unless every project whose jobs run here may do that",
         ),
     }
 }
@@ -240,6 +254,8 @@ mod tests {
         assert_eq!(with("127.0.0.1:1", false), Health::Ok);
         assert_eq!(with("0.0.0.0:1", true), Health::Degraded);
         assert_eq!(with("0.0.0.0:1", false), Health::Missing);
+        assert_eq!(ci(Network::None).health, Health::Ok);
+        assert_eq!(ci(Network::Host).health, Health::Degraded);
     }
 
     fn listen_of(config: &Config) -> Health {
