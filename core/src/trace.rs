@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Largest `tracestate` that is passed on, bytes: what everybody must be able to take.
 const LARGEST_STATE: usize = 512;
@@ -86,7 +87,7 @@ impl From<TraceParent> for String {
 }
 
 /// The trace that something belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
     /// Which trace, and where in it.
     #[schema(value_type = String)]

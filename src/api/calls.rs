@@ -17,6 +17,7 @@ use warp::reply::Response;
 
 use super::errors::ApiError;
 use super::input::Input;
+use super::shapes::Anything;
 use super::streamed;
 use crate::http::{front, reply};
 
@@ -45,9 +46,9 @@ const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
         ("Prefer" = Option<String>, Header, description = "`respond-async`: have it queued, and do not wait"),
         ("Idempotency-Key" = Option<String>, Header, description = "With `respond-async`: a repeat gets the first invocation", max_length = 200)
     ),
-    request_body(content = Option<Vec<u8>>, content_type = "application/json", description = "The event, 25 MiB at most; any content type"),
+    request_body(content = Anything, content_type = "application/json", description = "The event, 25 MiB at most; any content type"),
     responses(
-        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Vec<u8>),
+        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Anything),
         (status = 202, description = "It is queued", body = AcceptedBody),
         (status = 404, description = "There is no such function, alias or revision", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Somebody cancelled it", body = Problem, content_type = "application/problem+json"),

@@ -17,6 +17,7 @@ use super::Api;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
+use super::shapes::Octets;
 use crate::http::reply;
 
 pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -102,7 +103,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("id" = DeliveryId, Path, description = "Id of the delivery")
     ),
     responses(
-        (status = 200, description = "The bytes as received; of a refused delivery perhaps fewer", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The bytes as received; of a refused delivery perhaps fewer", content_type = "application/octet-stream", body = Octets),
         (status = 404, description = "There is no such delivery", body = Problem, content_type = "application/problem+json")
     )
 )]

@@ -17,6 +17,7 @@ use super::errors::ApiError;
 use super::functions::checked;
 use super::input::Input;
 use super::precondition::{precondition, with_etag};
+use super::shapes::Octets;
 use crate::http::reply;
 
 /// Largest archive.
@@ -44,7 +45,7 @@ pub(super) struct DeployBody {
         ("If-Match" = Option<String>, Header, description = "Deploy only over this version: an `ETag`, or `*`"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if the function is new")
     ),
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "The archive, 50 MiB at most"),
+    request_body(content = Octets, content_type = "application/x-tar", description = "The archive, 50 MiB at most"),
     responses(
         (status = 200, description = "The revision was known", body = DeployBody),
         (status = 201, description = "The revision is new", body = DeployBody),

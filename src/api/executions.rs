@@ -21,7 +21,8 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::invocations::OCTETS;
-use super::{Api, stream};
+use super::shapes::Octets;
+use super::{Api, events};
 use crate::http::reply;
 
 /// Longest wait for output of one request.
@@ -161,7 +162,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("Last-Event-ID" = Option<String>, Header, description = "With events: go on behind this one")
     ),
     responses(
-        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Vec<u8> = "application/octet-stream"), (String = "text/event-stream"))),
+        (status = 200, description = "Bytes of one stream; `Runlet-Log-Next` is the next offset, `Runlet-Log-End` says whether anything follows", content((Octets = "application/octet-stream"), (String = "text/event-stream"))),
         (status = 204, description = "With events: the last one was sent before"),
         (status = 404, description = "There is no such execution", body = Problem, content_type = "application/problem+json")
     )
@@ -180,7 +181,7 @@ pub(super) async fn logs(id: String, input: Input) -> Result<Response, ApiError>
         fetch(&input, execution).await?;
     }
     if input.header(ACCEPT).is_some_and(wants_events) {
-        return stream::follow(input, execution, stream, offset).await;
+        return events::follow(input, execution, stream, offset).await;
     }
     let stream = stream.unwrap_or(Stream::Stdout);
     let read = LogRead { execution, stream, offset, limit, patience };

@@ -19,6 +19,7 @@ use super::Api;
 use super::calls::AcceptedInvocation;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
+use super::shapes::Anything;
 use crate::http::{Peer, reply};
 
 /// Largest body: what GitHub sends at most.
@@ -65,7 +66,7 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     params(
         ("path" = String, Path, description = "`{path}` is a hook of namespace `default`; `{namespace}/{path}` one of another namespace, or with slashes in its path")
     ),
-    request_body(content = Vec<u8>, content_type = "application/json", description = "The event as the sender signed it, 25 MiB at most"),
+    request_body(content = Anything, content_type = "application/json", description = "The event as the sender signed it, 25 MiB at most"),
     responses(
         (status = 200, description = "Verified, and nothing runs: a ping, or no trigger wants it", body = HookIgnored),
         (status = 202, description = "On record, and the invocations are queued", body = HookAccepted),

@@ -19,6 +19,7 @@ use warp::reply::Response;
 use super::Api;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
+use super::shapes::{Anything, Octets};
 use crate::http::reply;
 
 /// Longest wait of one request.
@@ -95,7 +96,7 @@ pub(super) async fn show(id: String, input: Input) -> Result<Response, ApiError>
         ("id" = InvocationId, Path, description = "Id of the invocation")
     ),
     responses(
-        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Vec<u8>),
+        (status = 200, description = "The result, with the content type that the function gave it", content_type = "*/*", body = Anything),
         (status = 404, description = "There is no such invocation, or it has no result", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -116,7 +117,7 @@ pub(super) async fn result(id: String, input: Input) -> Result<Response, ApiErro
         ("id" = InvocationId, Path, description = "Id of the invocation")
     ),
     responses(
-        (status = 200, description = "The bytes as received", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "The bytes as received", content_type = "application/octet-stream", body = Octets),
         (status = 404, description = "There is no such invocation", body = Problem, content_type = "application/problem+json")
     )
 )]

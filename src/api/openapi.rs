@@ -14,10 +14,14 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
+use runlet_core::engine::Stream;
 use runlet_core::problem::Problem;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, Response as Described, ResponseBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Schema, SecurityRequirement,
+};
 use utoipa::{Modify, OpenApi};
 use warp::Filter as _;
 use warp::filters::BoxedFilter;
@@ -83,7 +87,7 @@ const TOKEN: &str = "token";
         tokens::create,
         tokens::revoke,
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, Stream)),
     tags(
         (name = "functions", description = "What is deployed, its revisions and aliases"),
         (name = "calls", description = "Calling functions, and what became of calls"),
@@ -112,29 +116,39 @@ impl Modify for Shared {
     }
 }
 
-/// Adds what every route of this kind can answer, where its own description does not say it better.
+/// Gives a route its own name, and adds what every route of this kind can answer, where its own description does not say it better.
 fn complete(operation: &mut Operation, route: &Route) {
+    let words = documented(route.pattern).replace("/v1", "").replace(['{', '}', '.'], "").replace('/', "_");
+    operation.operation_id = Some(format!("{}{words}", route.method.as_str().to_ascii_lowercase()));
+    operation.parameters.iter_mut().flatten().for_each(plain);
     let body = operation.request_body.is_some();
     for (status, words) in shared_answers(route, body) {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(words).into());
     }
-    operation.security = match route.access {
-        Access::Role(role) | Access::RoleOrCi(role) => {
-            let jobs =
-                if let Access::RoleOrCi(_) = route.access { " The role `ci` may, for its own jobs." } else { "" };
-            let note = format!("Needs the role `{role}`, or one that includes it.{jobs}");
-            let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
-            operation.description = Some(text);
-            Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])])
+    let note = match route.access {
+        Access::Role(role) => format!("Needs the role `{role}`, or one that includes it."),
+        Access::RoleOrCi(role) => {
+            format!("Needs the role `{role}`, or one that includes it. The role `ci` may, for its own jobs.")
         }
-        Access::Operator => {
-            let note = "Needs the role `viewer` in the namespace `default`, unless the operator has opened it.";
-            let text = operation.description.take().map_or_else(|| note.to_owned(), |text| format!("{text}\n\n{note}"));
-            operation.description = Some(text);
-            Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])])
+        Access::Operator => "Needs a token of namespace `default`, unless the operator has opened it.".to_owned(),
+        Access::Anyone | Access::Signed => {
+            operation.security = Some(Vec::new());
+            return;
         }
-        Access::Anyone | Access::Signed => Some(Vec::new()),
     };
+    let text = operation.description.take().map_or_else(|| note.clone(), |text| format!("{text}\n\n{note}"));
+    operation.description = Some(text);
+    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
+}
+
+/// A parameter that may be left out is not one that may be null.
+fn plain(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter else { return };
+    if let SchemaType::Array(types) = &object.schema_type
+        && let Some(only) = types.iter().find(|one| **one != Type::Null)
+    {
+        object.schema_type = SchemaType::Type(only.clone());
+    }
 }
 
 fn shared_answers(route: &Route, body: bool) -> Vec<(&'static str, &'static str)> {
@@ -253,9 +267,11 @@ mod tests {
         let text = std::str::from_utf8(TEXT.as_ref().expect("it can be written")).expect("text");
         let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(document["openapi"], "3.1.0");
+        let mut names = BTreeSet::new();
         for (path, item) in document["paths"].as_object().expect("an object") {
             for (method, operation) in item.as_object().expect("an object") {
                 assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+                assert!(names.insert(operation["operationId"].to_string()), "{method} {path} has the name of another");
                 assert!(operation["tags"][0] != "crate", "{method} {path} has no tag");
             }
         }

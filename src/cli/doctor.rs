@@ -1,10 +1,11 @@
 //! `runlet doctor`: what this host offers, what degrades, what to do. Needs no server; asks one if there is one.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use nix::sys::statvfs::statvfs;
+use runlet_core::disk::{Disk, Floor};
 use runlet_core::finding::{Finding, Health};
 use runlet_core::store::private::{self, PrivateOptions};
 use runlet_executor::probe;
@@ -18,10 +19,10 @@ use super::words;
 use crate::client::Call;
 use crate::config::{self, Config, Flags};
 
-/// Below this much free disk there is room for little more than the database itself.
-const DISK_LEAST: u64 = 256 << 20;
-/// Below this much, history may run out of room.
-const DISK_SMALL: u64 = 2 << 30;
+/// Below this much free disk the database itself has no room.
+const DISK_LEAST: u64 = 64 << 20;
+/// Where a sandbox on the host's image looks for programs.
+const PROGRAMS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 /// How long a server may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -56,8 +57,8 @@ pub(crate) fn run(args: &DoctorArgs, global: &Global) -> Result<(), CliError> {
             "correct it; `runlet config check` shows the whole",
         )),
     }
-    findings.push(program("python3", "/usr/bin/python3", "python"));
-    findings.push(program("node", "/usr/bin/node", "node"));
+    findings.push(program("python3", "python3", &["/usr/bin"]));
+    findings.push(program("node", "nodejs", &PROGRAMS));
     findings.push(server(global)?);
     tell(&findings, global.json)?;
     match findings.iter().filter(|finding| finding.health == Health::Missing).count() {
@@ -81,7 +82,7 @@ fn configuration(warnings: &[String]) -> Finding {
 
 /// What depends on the configuration.
 fn of_config(config: &Config) -> Vec<Finding> {
-    vec![database(config), disk(&config.data_dir), listen(config)]
+    vec![database(config), disk(&config.data_dir, config.disk_floor), listen(config)]
 }
 
 fn database(config: &Config) -> Finding {
@@ -104,20 +105,23 @@ fn database(config: &Config) -> Finding {
     }
 }
 
-fn disk(data_dir: &Path) -> Finding {
+fn disk(data_dir: &Path, floor: Floor) -> Finding {
     const NAME: &str = "disk";
     // Before the first start the directory is not there yet: its file system is that of the nearest one above.
     let there = data_dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    let Ok(about) = statvfs(there) else {
-        let remedy = "look at the file system that data_dir is on";
-        return Finding::degraded(NAME, format!("{} cannot be measured", there.display()), "unknown", remedy);
+    let disk = Disk::new(there, floor);
+    let remedy = "make room, set data_dir to a larger file system, or lower disk_floor";
+    let Some(space) = disk.space() else {
+        let found = format!("{} cannot be measured", there.display());
+        return Finding::degraded(NAME, found, "nobody notices when it is full", remedy);
     };
-    let free = about.blocks_available().saturating_mul(about.fragment_size());
-    let found = format!("{} free for {}", words::size(free), data_dir.display());
-    let remedy = "make room, or set data_dir to a larger file system";
-    match free {
+    let floor = disk.floor(space.total);
+    let found = format!("{} free for {}, floor {}", words::size(space.free), data_dir.display(), words::size(floor));
+    match space.free {
         ..DISK_LEAST => Finding::missing(NAME, found, "the database cannot grow", remedy),
-        DISK_LEAST..DISK_SMALL => Finding::degraded(NAME, found, "a long history or large results may not fit", remedy),
+        free if free < floor => {
+            Finding::degraded(NAME, found, "new work is refused with `disk_low` until there is more", remedy)
+        }
         _ => Finding::ok(NAME, found),
     }
 }
@@ -126,6 +130,9 @@ fn disk(data_dir: &Path) -> Finding {
 fn listen(config: &Config) -> Finding {
     const NAME: &str = "listen";
     let (address, loopback) = (config.listen, config.listen.ip().is_loopback());
+    if let Some(files) = config.tls() {
+        return tls(address, &files);
+    }
     match (loopback, config.behind_proxy) {
         (true, false) => Finding::ok(NAME, format!("{address}: this machine alone")),
         (true, true) => Finding::ok(NAME, format!("{address}, behind a proxy on this machine")),
@@ -135,19 +142,34 @@ fn listen(config: &Config) -> Finding {
             "whoever reaches this address without the proxy can read along, and forge X-Forwarded-For",
             "let nothing but the proxy reach it: a firewall, or a network of their own",
         ),
-        (false, false) => Finding::ok(NAME, format!("{address}, with TLS")),
+        (false, false) => Finding::missing(
+            NAME,
+            format!("{address} without TLS"),
+            "tokens would go over the network unencrypted: the server does not start",
+            "set tls.cert and tls.key, or listen on 127.0.0.1, or put a proxy in front and set behind_proxy = true",
+        ),
     }
 }
 
-fn program(point: &'static str, path: &str, runtime: &str) -> Finding {
-    if Path::new(path).is_file() {
-        return Finding::ok(point, path);
+fn tls(address: SocketAddr, files: &crate::tls::Files) -> Finding {
+    for file in [&files.cert, &files.key] {
+        if let Err(error) = std::fs::File::open(file) {
+            let found = format!("{address} with TLS, and {} cannot be read: {error}", file.display());
+            return Finding::missing("listen", found, "the server does not start", "correct tls.cert and tls.key");
+        }
+    }
+    Finding::ok("listen", format!("{address}, with TLS"))
+}
+
+fn program(name: &'static str, package: &str, dirs: &[&str]) -> Finding {
+    if let Some(path) = dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file()) {
+        return Finding::ok(name, path.display().to_string());
     }
     Finding::degraded(
-        point,
-        format!("there is no {path}"),
-        format!("functions with runtime = \"{runtime}\" and image = \"host\" cannot run"),
-        format!("install it (Debian: apt-get install {})", if runtime == "node" { "nodejs" } else { point }),
+        name,
+        format!("there is no {name} in {}", dirs.join(", ")),
+        "functions of that runtime cannot run on the host's image",
+        format!("install it (Debian: apt-get install {package})"),
     )
 }
 
@@ -217,6 +239,7 @@ mod tests {
         };
         assert_eq!(with("127.0.0.1:1", false), Health::Ok);
         assert_eq!(with("0.0.0.0:1", true), Health::Degraded);
+        assert_eq!(with("0.0.0.0:1", false), Health::Missing);
     }
 
     fn listen_of(config: &Config) -> Health {
@@ -225,8 +248,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_measured_where_the_data_will_be() {
-        let finding = disk(Path::new("/proc/nowhere/at/all"));
+        let finding = disk(Path::new("/proc/nowhere/at/all"), Floor::Usual);
         assert_eq!(finding.health, Health::Missing, "{finding:?}");
-        assert_eq!(program("python3", "/nonexistent/python3", "python").health, Health::Degraded);
+        assert_eq!(program("python3", "python3", &["/nonexistent"]).health, Health::Degraded);
     }
 }

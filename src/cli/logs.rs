@@ -298,7 +298,14 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_was_never_there_is_told_at_once() {
         let host = Some("/nonexistent/runlet.sock".to_owned());
-        let session = Session::open(&Global { host, token: None, token_file: None, namespace: None, data_dir: None, json: false });
+        let session = Session::open(&Global {
+            host,
+            token: None,
+            token_file: None,
+            namespace: None,
+            data_dir: None,
+            json: false,
+        });
         let id = "inv_00000000000000000000000000".parse().expect("an id");
         let end = run(&session.expect("good"), &LogsArgs { id, follow: true, stream: Streams::Both }).await;
         assert!(matches!(end, Err(CliError::Client(_))), "{end:?}");

@@ -108,7 +108,7 @@ async fn podman(directory: &Path) -> anyhow::Result<Place> {
     let (storage, state, files) = (storage.to_string_lossy(), state.to_string_lossy(), files.to_string_lossy());
     let podman = |rest: &[&str]| {
         let head = ["--root", &storage, "--runroot", &state, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"];
-        words("podman", &[&head, &["--events-backend", "none", "--runtime", "runc"], rest].concat())
+        words("podman", &[&head[..], &["--events-backend", "none", "--runtime", "runc"], rest].concat())
     };
     let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
     let place = ["--network", "none", "-v", "/usr:/usr:ro", "--rootfs", &files, "/usr/bin/sleep", "infinity"];

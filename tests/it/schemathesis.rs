@@ -60,9 +60,9 @@ fn start(host: &TestHost, role: &str, report: &Path) -> Child {
         "--continue-on-failure",
     ]);
     command.args(["--no-color", "--warnings", "off", "--suppress-health-check", "all", "--request-timeout", "90"]);
-    command.args(["--generation-database", "none"]).args(scaled(
+    command.args(scaled(
         &["--phases", "coverage,fuzzing", "--max-examples", "4", "--generation-deterministic", "--max-time", "60"][..],
-        &["--phases", "examples,coverage,fuzzing,stateful", "--max-time", "60"][..],
+        &["--phases", "examples,coverage,fuzzing,stateful", "--generation-database", "none", "--max-time", "60"][..],
     ));
     if role != "none" {
         let made = host.http("POST", "/v1/tokens").json(&json!({"name": format!("a {role}"), "role": role})).send();

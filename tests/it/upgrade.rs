@@ -68,7 +68,7 @@ fn check(host: &TestHost, left: &Left) {
     }
     // Functions that nobody has deployed again, by all doors, with a token of before.
     assert_eq!(host.value("echo", &json!(2)), json!({"event": 2}));
-    assert_eq!(host.call_request("sh").bearer(&left.token).body("y").send().expect(200).body, b"y");
+    assert_eq!(host.call_request("sh").anonymous().bearer(&left.token).body("y").send().expect(200).body, b"y");
     let repeated = host.github("push", "d-1", b"{\"ref\": \"refs/heads/main\"}").send().expect(202).json();
     assert_eq!(repeated["invocations"][0]["repeated"], true);
     let fresh = host.github("push", "d-2", b"{}").send().expect(202).json();

@@ -35,7 +35,7 @@ make_root() {
     mkdir -p "$root"/{proc,sys,dev,run,tmp,etc,var,root,new} "$root"/usr/{bin,sbin,lib,lib64}
     for name in bin sbin lib lib64; do ln -s "usr/$name" "$root/$name"; done
     cp "$busybox" "$root/usr/bin/busybox"
-    for name in sh cat sleep head tail id wc setsid mount mkdir cp switch_root poweroff echo; do ln -s busybox "$root/usr/bin/$name"; done
+    for name in sh cat dd sleep head tail id wc setsid mount mkdir cp switch_root poweroff echo; do ln -s busybox "$root/usr/bin/$name"; done
     cp "$1" "$root/usr/bin/smoke"
     strip "$root/usr/bin/smoke" 2>/dev/null || true
     ldd "$1" | grep -o '/[^ ]*' | while read -r library; do

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use runlet_core::engine::Network;
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::Namespace;
@@ -40,6 +41,8 @@ fn run() -> Result<(), String> {
         run_dir: dir.join("run"),
         revisions_dir: dir.join("revisions"),
         cgroup_parent: PARENT.to_owned(),
+        work_dir: dir.join("work"),
+        host_network: false,
     };
     std::fs::create_dir_all(&options.revisions_dir).map_err(|error| error.to_string())?;
     // Before the runtime: the zygote is forked by a process with one thread.
@@ -83,7 +86,15 @@ fn limits() -> Limits {
 
 async fn sandbox(host: &Host) -> Result<Sandbox, String> {
     let namespace = Namespace::default_namespace();
-    let request = SandboxRequest { namespace, revision: None, runtime: RuntimeKind::Exec, limits: limits() };
+    let request = SandboxRequest {
+        namespace,
+        revision: None,
+        runtime: RuntimeKind::Exec,
+        limits: limits(),
+        network: Network::None,
+        work: false,
+        cache: None,
+    };
     host.create(request).await.map_err(|error| error.to_string())
 }
 
@@ -164,7 +175,7 @@ async fn pids(host: &Host) -> Result<(), String> {
 
 async fn oom(host: &Host) -> Result<(), String> {
     let sandbox = sandbox(host).await?;
-    let (ended, _) = shell(&sandbox, "head -c 300m /dev/zero | tail -n 1 >/dev/null; exit 7").await?;
+    let (ended, _) = shell(&sandbox, "dd if=/dev/zero of=/dev/null bs=300M count=1; exit 7").await?;
     let killed = sandbox.oom_killed().await;
     row("too much memory is killed by the kernel, and seen", killed, format!("{ended:?}"))?;
     sandbox.kill();
