@@ -16,6 +16,7 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::Input;
 use super::leases::{find, json};
+use super::shapes::Octets;
 use crate::frames::{Decoder, End, Kind, LARGEST_START, MEDIA_TYPE, Start, Started, encode};
 use crate::http::body::BodyStream;
 
@@ -33,9 +34,9 @@ const LAST: Duration = Duration::from_secs(5);
     path = "/v1/leases/{id}/exec",
     tag = "leases",
     params(("id" = String, Path, description = "Id of the lease, or its key")),
-    request_body(content = Vec<u8>, content_type = "application/vnd.runlet.exec"),
+    request_body(content = Octets, content_type = "application/vnd.runlet.exec"),
     responses(
-        (status = 200, description = "Output as it comes, and the end", body = Vec<u8>, content_type = "application/vnd.runlet.exec"),
+        (status = 200, description = "Output as it comes, and the end", body = Octets, content_type = "application/vnd.runlet.exec"),
         (status = 404, description = "There is no such lease", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The lease is ending", body = Problem, content_type = "application/problem+json")
     )

@@ -28,12 +28,24 @@ pub(crate) struct GitlabArgs {
 #[derive(Debug, Subcommand)]
 enum DriverCall {
     /// Print the settings for the runner (`config_exec`)
+    #[command(
+        after_help = "Examples:\n  config_exec = \"runlet\"   config_args = [\"ci\", \"gitlab\", \"config\"]\n  runlet ci gitlab config"
+    )]
     Config,
     /// Lease a sandbox for the job (`prepare_exec`)
+    #[command(
+        after_help = "Examples:\n  prepare_exec = \"runlet\"   prepare_args = [\"ci\", \"gitlab\", \"prepare\"]\n  runlet ci gitlab prepare"
+    )]
     Prepare,
     /// Run the script of a stage in it (`run_exec`)
+    #[command(
+        after_help = "Examples:\n  run_exec = \"runlet\"   run_args = [\"ci\", \"gitlab\", \"run\"]\n  runlet ci gitlab run script.sh build_script"
+    )]
     Run(RunArgs),
     /// Give it back (`cleanup_exec`)
+    #[command(
+        after_help = "Examples:\n  cleanup_exec = \"runlet\"   cleanup_args = [\"ci\", \"gitlab\", \"cleanup\"]\n  runlet ci gitlab cleanup"
+    )]
     Cleanup,
 }
 

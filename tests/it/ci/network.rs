@@ -29,8 +29,7 @@ fn dial(port: u16) -> String {
 #[test]
 fn a_job_has_no_network() {
     let host = TestHost::start();
-    let script =
-        [&dial(greeter()), "ls /sys/class/net 2>/dev/null; awk 'NR > 2 { print \"device\", $1 }' /proc/net/dev"];
+    let script = [&dial(greeter()), "awk 'NR > 2 { print \"device\", $1 }' /proc/net/dev"];
     let report = runner_for(&host).run(Job::new(501, &script)).expect(Verdict::Success);
     assert!(report.trace.contains("no way out\ndevice lo:\n"), "{}", report.trace);
     assert!(!report.trace.contains("hello from the host\n"), "{}", report.trace);
@@ -94,8 +93,11 @@ impl Daemon {
     fn on_free_port(repository: &std::path::Path) -> Option<Self> {
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port();
-        let mut command = std::process::Command::new("git");
-        command.args(["daemon", "--verbose", "--listen=127.0.0.1", "--export-all", &format!("--port={port}")]);
+        // Not as `git daemon`: that one starts this and would leave it behind when it is killed.
+        let place = std::process::Command::new("git").arg("--exec-path").output().expect("git is there");
+        let place = String::from_utf8_lossy(&place.stdout).trim().to_owned();
+        let mut command = std::process::Command::new(format!("{place}/git-daemon"));
+        command.args(["--verbose", "--listen=127.0.0.1", "--export-all", &format!("--port={port}")]);
         command.arg(format!("--base-path={}", repository.display())).arg(repository);
         let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("git is there");
         let mut lines = BufReader::new(child.stderr.take().expect("it is a pipe")).lines();

@@ -109,7 +109,8 @@ fn other_roles_and_other_namespaces_have_no_part_in_a_job() {
         let path = format!("/v1/leases/{name}");
         assert_eq!(request("GET", &path, &team).status, 404);
         assert_eq!(request("DELETE", &path, &team).status, 404);
-        assert_eq!(request("POST", &format!("{path}/renew"), &team).status, 404);
+        let renew = Request::new(Address::Tcp(host.address()), "POST", &format!("{path}/renew")).bearer(&team);
+        assert_eq!(renew.json(&json!({"timeout": "1h"})).send().status, 404);
     }
     assert_eq!(request("GET", "/v1/leases", &team).json()["leases"], json!([]));
     for role in ["viewer", "invoker"] {

@@ -15,7 +15,7 @@ df -B1 --output=size /tmp /dev/shm | tail -n +2 | tr -d ' '
 ls /sys 2>/dev/null | wc -l
 awk 'NR > 2 { print $1 }' /proc/net/dev
 touch /usr/x /etc/x / 2>/dev/null && echo writable root
-head -c 100000000 /dev/zero > /tmp/full 2>/dev/null || echo "tmp is full at $(stat -c %s /tmp/full)"
+head -c 100000000 /dev/zero > /tmp/full 2>/dev/null || echo "tmp is full at $((($(stat -c %s /tmp/full) + 65536) >> 20)) MiB"
 rm -f /tmp/full
 bash -c 'python3 -c "b = bytearray(256 << 20)"; exit $?' 2>/dev/null; echo "a hog ends with $?"
 printf 'bytes \000\377\n'
