@@ -108,8 +108,7 @@ pub(crate) fn of_stage(shell: &str, stage: &str, job: &Job, variables: &[Variabl
             in_project(format!("if [ -e {archive} ]; then tar -xf {archive}; else echo No cache yet; fi\n"))
         }
         "archive_cache" if !job.cache.is_empty() => in_project(format!(
-            // As the runner's own archiver: a temporary file of its own, then a rename.
-            "mkdir -p \"$(dirname {archive})\"\npart=$(mktemp {archive}.XXXXXX)\ntar -cf $part{cached}\nmv $part {archive}\n"
+            "mkdir -p \"$(dirname {archive})\"\ntar -cf {archive}.$CI_JOB_ID{cached}\nmv {archive}.$CI_JOB_ID {archive}\n"
         )),
         "after_script" if !job.after_script.is_empty() => {
             in_project(format!("echo Running after script...\n{}", commands(&job.after_script)))
