@@ -43,10 +43,10 @@ const LAST: Duration = Duration::from_secs(5);
 )]
 pub(super) async fn exec(reference: String, mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
+    let lease = find(&input, &reference)?;
     let mut client = Client { stream: input.stream(), decoder: Decoder::default() };
     let start = timeout(FIRST, client.start()).await;
     let start = start.unwrap_or_else(|_| Err(ApiError::invalid("the first frame did not come in time")))?;
-    let lease = find(&input, &reference)?;
     let Start { argv, env, cwd, step, decides, stdin, files } = start;
     let step = step.or_else(|| argv.first().map(|program| short(program)));
     let command = Command { argv, env, cwd, step, decides, stdin, files };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use futures_util::future::BoxFuture;
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use runlet_core::name::Namespace;
@@ -110,6 +111,9 @@ fn boxed<B: bytes::Buf>(
 }
 
 /// Makes a handler infallible: its error becomes the response.
-pub(super) async fn answer(handler: impl Future<Output = Result<Response, ApiError>>) -> Response {
-    handler.await.unwrap_or_else(|error| error.response())
+pub(super) fn answer(
+    handler: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
+) -> BoxFuture<'static, Response> {
+    // On the heap at once: handlers are large futures, and each layer of a filter would move them.
+    Box::pin(async { handler.await.unwrap_or_else(|error| error.response()) })
 }

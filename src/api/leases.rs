@@ -175,8 +175,8 @@ pub(super) async fn release(reference: String, input: Input) -> Result<Response,
 pub(super) async fn renew(reference: String, mut input: Input) -> Result<Response, ApiError> {
     input.query(&[])?;
     let body = input.body(BODY).await?;
-    let Renew { timeout } = json(&body.bytes)?;
     let lease = find(&input, &reference)?;
+    let Renew { timeout } = json(&body.bytes)?;
     let renewed = input.api.engine.renew(input.namespace(), lease.id, bounded(timeout)?).await?;
     Ok(reply::json(StatusCode::OK, &LeaseBody { lease: renewed }))
 }

@@ -52,12 +52,18 @@ Examples:
         note: Option<String>,
     },
     /// Let a paused schedule go on, from now
+    #[command(after_help = "\
+Examples:
+  runlet trigger resume nightly")]
     Resume {
         /// trg_..., or a function that has one schedule
         #[arg(value_name = "TRIGGER")]
         which: Which,
     },
     /// List the last ticks of a schedule and what became of them, newest first
+    #[command(after_help = "\
+Examples:
+  runlet trigger ticks nightly --limit 5")]
     Ticks {
         /// trg_..., or a function that has one schedule
         #[arg(value_name = "TRIGGER")]

@@ -93,6 +93,8 @@ fn a_runner_that_breaks_the_protocol_costs_its_sandbox() {
             os.write(3, HEAD.pack((1 << 20) + 1, 9, 0, 0, call))
         elif event == "no order":
             say(7, 1, call, b"1")
+        elif event == "fatal":
+            say(10, 1, call, b'{"type":"Odd","message":"not fit for another","fatal":true}')
         elif event == "cancel":
             say(11, 1, call, b"{}")
         else:
@@ -103,6 +105,13 @@ fn a_runner_that_breaks_the_protocol_costs_its_sandbox() {
         let manifest = format!("{MANIFEST}concurrency = {concurrency}\n[env]\nTOKEN = \"seen\"\n");
         host.deploy(&[("function.toml", &manifest), ("runner", &runner("\"concurrency\"", reply))]);
         assert_eq!(host.value("f", &json!("fine")), json!({"TOKEN": "seen"}));
+        let outcome = failure(&host, &json!("fatal"), 502, "function_error", "error");
+        assert_eq!(outcome["error"]["message"], "not fit for another");
+        assert_eq!(
+            host.executed(&host.call("f", &json!("fine")).expect(200))["start"],
+            "cold",
+            "fatal at {concurrency}"
+        );
         for event in ["unknown kind", "foreign call", "oversize", "no order", "cancel"] {
             failure(&host, &json!(event), 502, "runtime_error", "runtime_error");
             let after = host.call("f", &json!("fine")).expect(200);

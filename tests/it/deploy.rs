@@ -56,7 +56,8 @@ fn mistakes_are_named_with_place_and_remedy() {
         ("image = \"alpine\"\n", &["function.toml:5", "image", "host"]),
         ("[env]\nRUNLET_X = \"1\"\n", &["function.toml:6", "RUNLET_X"]),
         ("[env]\nX = { secret = \"nowhere\" }\n", &["nowhere", "secrets"]),
-        ("[[trigger]]\ntype = \"cron\"\n", &["function.toml:6", "webhook"]),
+        ("[[trigger]]\ntype = \"cron\"\n", &["function.toml:5", "schedule", "0 3 * * *"]),
+        ("[[trigger]]\ntype = \"queue\"\n", &["function.toml:6", "webhook", "cron"]),
         ("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n", &["function.toml:7", "path"]),
     ];
     for (rest, words) in cases {

@@ -34,9 +34,10 @@ impl Detached {
         F: Future<Output = Answer> + Send + 'static,
     {
         let (here, left) = oneshot::channel();
-        let (call, token) = (AssertUnwindSafe(make(left)).catch_unwind(), tasks.token());
+        // On the heap first: such a future is large, and each layer around it would move it.
+        let (call, token) = (make(left).boxed(), tasks.token());
         let call = async move {
-            let answer = call.await;
+            let answer = AssertUnwindSafe(call).catch_unwind().await;
             drop(token);
             answer.unwrap_or_else(|_| Err(EngineError::SandboxLost("the execution was cut off by a fault".to_owned())))
         };

@@ -111,8 +111,7 @@ impl Answer {
         }
         match (frame.kind, self.begun) {
             (Kind::Error, None | Some(Begun { in_pieces: true, .. })) if frame.end => {
-                let fatal = json::<ErrorTail>(&frame)?.fatal;
-                Ok(Some(Answered::Error { detail: error_detail(&frame)?, fatal }))
+                Ok(Some(Answered::Error { detail: error_detail(&frame)?, fatal: is_fatal(&frame) }))
             }
             (Kind::Result, None) => {
                 let head: ResultHead<'_> = json(&frame)?;
@@ -161,6 +160,11 @@ pub(super) fn error_detail(frame: &Frame) -> Result<ErrorDetail, Breach> {
         clean(line, 4 * 1024);
     }
     Ok(detail)
+}
+
+/// Whether an error frame says that the process is not fit for another call.
+pub(super) fn is_fatal(frame: &Frame) -> bool {
+    frame.kind == Kind::Error && json::<ErrorTail>(frame).is_ok_and(|tail| tail.fatal)
 }
 
 /// Shortens `text` to `max` bytes and replaces NUL, which Postgres does not take.

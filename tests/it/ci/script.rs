@@ -108,7 +108,7 @@ pub(crate) fn of_stage(shell: &str, stage: &str, job: &Job, variables: &[Variabl
             in_project(format!("if [ -e {archive} ]; then tar -xf {archive}; else echo No cache yet; fi\n"))
         }
         "archive_cache" if !job.cache.is_empty() => in_project(format!(
-            "mkdir -p \"$(dirname {archive})\"\ntar -cf {archive}.part{cached}\nmv {archive}.part {archive}\n"
+            "mkdir -p \"$(dirname {archive})\"\ntar -cf {archive}.$CI_JOB_ID{cached}\nmv {archive}.$CI_JOB_ID {archive}\n"
         )),
         "after_script" if !job.after_script.is_empty() => {
             in_project(format!("echo Running after script...\n{}", commands(&job.after_script)))

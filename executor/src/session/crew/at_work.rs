@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 
-use super::super::answer::Breach;
+use super::super::answer::{Breach, is_fatal};
 use super::super::native::{Session, say};
 use super::super::runner::{Halt, Runner};
 use super::super::{OutputSink, verdict};
@@ -169,7 +169,14 @@ impl AtWork {
     ) -> Result<(), Halt> {
         let (mut closed, mut deaf) = (false, pin!(sleep(CLOSED_PATIENCE)));
         loop {
-            if (self.retired || closed) && self.calls.values().all(|call| call.given_up.is_some()) {
+            if self.retired && !closed {
+                leave(Leave::Unfit);
+                requests.close();
+                // Who has come already looks elsewhere.
+                while requests.try_recv().is_ok() {}
+                closed = true;
+            }
+            if closed && self.calls.values().all(|call| call.given_up.is_some()) {
                 return Ok(());
             }
             let grace = self.calls.values().filter_map(|call| call.given_up).min().filter(|_| !self.retired);
@@ -184,7 +191,7 @@ impl AtWork {
                 () = self.runner.output.readable() => Turn::Output,
                 Some(number) = self.gone.next() => Turn::Gone(number),
                 // The body of one call goes before that of the next.
-                request = requests.recv(), if !closed && !self.retired && !channel.has_unsent() => Turn::Request(request),
+                request = requests.recv(), if !closed && !channel.has_unsent() => Turn::Request(request),
                 () = sleep_until(grace.unwrap_or(idle).into()), if grace.is_some() => Turn::Grace,
                 () = sleep_until(idle.into()), if nothing => Turn::Idle,
                 () = &mut deaf, if !channel.is_open() => Turn::Deaf,
@@ -212,10 +219,7 @@ impl AtWork {
                 Turn::Request(Some(request)) => self.take(request).await,
                 Turn::Request(None) => closed = true,
                 Turn::Gone(number) => self.give_up(number),
-                Turn::Grace => {
-                    self.retired = true;
-                    leave(Leave::Unfit);
-                }
+                Turn::Grace => self.retired = true,
                 Turn::Idle if leave(Leave::Idle) => return Ok(()),
                 Turn::Idle => self.idle_since = Instant::now(),
                 Turn::Deaf => return Err(Breach::Closed.into()),
@@ -245,6 +249,7 @@ impl AtWork {
             }
             Kind::Result | Kind::Data | Kind::Error => {
                 let ends = frame.end;
+                self.retired |= is_fatal(&frame);
                 if ends {
                     // What was written before the end belongs in front of it.
                     self.runner.output.drain(&mut oldest(&self.calls)).await;
