@@ -131,6 +131,9 @@ fn complete(operation: &mut Operation, route: &Route) {
     for (status, words) in shared_answers(route, body) {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem(words).into());
     }
+    // Refused before it is known what was asked for: no problem document.
+    let large = ResponseBuilder::new().description("The head of the request is larger than allowed").build();
+    operation.responses.responses.entry("431".to_owned()).or_insert_with(|| large.into());
     let note = match route.access {
         Access::Role(role) => format!("Needs the role `{role}`, or one that includes it."),
         Access::RoleOrCi(role) => {
