@@ -38,7 +38,7 @@ fn tool() -> PathBuf {
 /// Python, with what is installed in this directory.
 fn python(dir: &Path) -> Command {
     let mut command = Command::new("/usr/bin/python3");
-    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/api");
     command.env("PYTHONPATH", format!("{}:{ours}", dir.display())).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("SCHEMATHESIS_HOOKS", "schemathesis_bodies").env("PYTHONHASHSEED", "0").stdin(Stdio::null());
     command
