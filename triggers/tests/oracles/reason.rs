@@ -61,7 +61,7 @@ impl Table {
         for (reason, (count, example)) in &self.reasons {
             text.push_str(&format!("| {count} | {reason} | {example} |\n"));
         }
-        println!("{text}");
+        let _ = writeln!(std::io::stdout(), "{text}");
         if let Some(path) = std::env::var_os("RUNLET_VERIFY_TABLE") {
             let file = std::fs::File::options().create(true).append(true).open(path).expect("the table is writable");
             writeln!(&file, "{text}").expect("the table is writable");
