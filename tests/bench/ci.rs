@@ -119,11 +119,7 @@ async fn podman(directory: &Path) -> anyhow::Result<Place> {
 
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-<<<<<<< HEAD
-    let mut places =
-=======
     let places =
->>>>>>> ci
         [runlet(server, directory.path()).await?, runc(directory.path()).await?, podman(directory.path()).await?];
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); places.len()];
     for round in 0..scale.starts {
