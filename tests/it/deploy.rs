@@ -48,7 +48,7 @@ fn mistakes_are_named_with_place_and_remedy() {
     let host = TestHost::start();
     let dir = host.scratch();
     let manifest = |text: &str| write_function(&dir, &[("function.toml", text), ("main.py", CODE)]);
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("memroy = \"128MiB\"\n", &["function.toml:5", "memroy", "memory"]),
         ("timeout = \"10sec\"\n", &["function.toml:5", "timeout", "10s"]),
         ("memory = \"128MB\"\n", &["function.toml:5", "memory", "128MiB"]),
