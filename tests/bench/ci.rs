@@ -119,7 +119,7 @@ async fn podman(directory: &Path) -> anyhow::Result<Place> {
 
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let mut places =
+    let places =
         [runlet(server, directory.path()).await?, runc(directory.path()).await?, podman(directory.path()).await?];
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); places.len()];
     for round in 0..scale.starts {
@@ -134,7 +134,7 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
         }
     }
     table::section("Start of a CI stage in a sandbox that is there, client included", &["target", "p50 ms", "min ms"]);
-    for (place, times) in places.iter_mut().zip(&times) {
+    for (place, times) in places.iter().zip(&times) {
         let cells = match &place.missing {
             Some(why) => {
                 [format!("{}: left out, {}", place.name, why.replace('|', "/")), "-".to_owned(), "-".to_owned()]

@@ -34,7 +34,7 @@ fn both_versions_of_http_are_spoken_over_tls() {
         assert_eq!(refused["status"], 431, "{refused}");
     }
     // Without TLS there is nothing but advice.
-    let plain = host.http("GET", "/healthz").send().expect(400);
+    let plain = host.http("GET", "/").send().expect(400);
     assert!(plain.text().contains("https://"), "{}", plain.text());
     // HTTP/2 is agreed on in the handshake or not spoken.
     let unagreed = health(&authority, &host, "nonsense");
