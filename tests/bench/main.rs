@@ -23,6 +23,8 @@ mod webhook;
 
 use std::time::Duration;
 
+use reference::Language;
+
 /// How much to measure.
 struct Scale {
     rounds: usize,
@@ -35,7 +37,10 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Cargo hands `--bench` to every benchmark.
     match role.as_str() {
-        "reference" => runtime.block_on(reference::serve()),
+        "reference" => {
+            let language = std::env::args().nth(2).and_then(|name| Language::named(&name));
+            runtime.block_on(reference::serve(language.unwrap_or(Language::Python)))
+        }
         _ => {
             let quick = std::env::var_os("RUNLET_BENCH_QUICK").is_some();
             let scale = if quick {
@@ -58,7 +63,8 @@ async fn all(scale: &Scale) -> anyhow::Result<()> {
 async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<()> {
     table::heading();
     let idle = server.memory()?;
-    warm::measure(server, scale).await?;
+    warm::measure(server, scale, Language::Python).await?;
+    warm::measure(server, scale, Language::Node).await?;
     cold::measure(server, scale).await?;
     ci::measure(server, scale).await?;
     webhook::measure(server, scale).await?;

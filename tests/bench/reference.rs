@@ -1,4 +1,4 @@
-//! The reference for warm calls: bare warp in front of four plain Python processes on unix sockets. No isolation, no record.
+//! The reference for warm calls: bare warp in front of four plain Python or Node processes on unix sockets. No isolation, no record.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc};
 use warp::Filter as _;
 
 /// The same work as the function under test: decode, call, encode.
-const WORKER: &str = r#"
+const PYTHON: &str = r#"
 import json, socket, struct, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
@@ -32,18 +32,68 @@ while True:
     peer.sendall(struct.pack("<I", len(body)) + body)
 "#;
 
-/// Number of Python processes.
+/// The same for Node.
+const NODE: &str = r#"
+const handle = async (event, context) => event;
+let pending = Buffer.alloc(0);
+require("net").createServer((peer) => {
+  peer.on("data", async (piece) => {
+    pending = pending.length ? Buffer.concat([pending, piece]) : piece;
+    while (pending.length >= 4 && pending.length >= 4 + pending.readUInt32LE(0)) {
+      const end = 4 + pending.readUInt32LE(0);
+      const event = JSON.parse(pending.toString("utf8", 4, end));
+      pending = pending.subarray(end);
+      const body = Buffer.from(JSON.stringify(await handle(event, null)));
+      const head = Buffer.alloc(4);
+      head.writeUInt32LE(body.length);
+      peer.write(Buffer.concat([head, body]));
+    }
+  });
+}).listen(process.argv[1], () => console.log("ready"));
+"#;
+
+/// What the reference's workers are written in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Language {
+    Python,
+    Node,
+}
+
+impl Language {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Python, Self::Node].into_iter().find(|language| language.name() == name)
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+        }
+    }
+
+    fn command(self) -> Command {
+        let (program, args) = match self {
+            Self::Python => ("/usr/bin/python3", ["-I", "-c", PYTHON].as_slice()),
+            Self::Node => ("node", ["-e", NODE].as_slice()),
+        };
+        let mut command = Command::new(program);
+        command.args(args);
+        command
+    }
+}
+
+/// Number of worker processes.
 pub(crate) const WORKERS: usize = 4;
 
-async fn worker(directory: &std::path::Path, number: usize) -> anyhow::Result<(Child, UnixStream)> {
+async fn worker(language: Language, directory: &std::path::Path, number: usize) -> anyhow::Result<(Child, UnixStream)> {
     let path: PathBuf = directory.join(format!("{number}.sock"));
-    let mut child = Command::new("/usr/bin/python3")
-        .args(["-I", "-c", WORKER])
+    let mut child = language
+        .command()
         .arg(&path)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .context("start python3")?;
+        .with_context(|| format!("start {}", language.name()))?;
     let mut line = [0; 6];
     child.stdout.as_mut().context("its stdout")?.read_exact(&mut line).await?;
     Ok((child, UnixStream::connect(&path).await?))
@@ -61,12 +111,12 @@ async fn echo(stream: &mut UnixStream, body: &Bytes) -> std::io::Result<Vec<u8>>
 }
 
 /// Serves until killed; prints its address.
-pub(crate) async fn serve() -> anyhow::Result<()> {
+pub(crate) async fn serve(language: Language) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let (give, take) = mpsc::channel(WORKERS);
     let mut children = Vec::new();
     for number in 0..WORKERS {
-        let (child, stream) = worker(directory.path(), number).await?;
+        let (child, stream) = worker(language, directory.path(), number).await?;
         children.push(child);
         give.send(stream).await?;
     }

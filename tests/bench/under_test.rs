@@ -20,12 +20,19 @@ use crate::process::{self, Memory};
 /// Signing secret of the hook.
 pub(crate) const SECRET: &str = "bench-secret";
 
-const ECHO: [(&str, &str); 2] = [
+const PYTHON: [(&str, &str); 2] = [
     (
         "function.toml",
-        "schema = 1\nname = \"echo\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n",
+        "schema = 1\nname = \"echo-python\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n",
     ),
     ("main.py", "def handle(event, context):\n    return event\n"),
+];
+const NODE: [(&str, &str); 2] = [
+    (
+        "function.toml",
+        "schema = 1\nname = \"echo-node\"\nruntime = \"node\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"128MiB\"\n",
+    ),
+    ("main.js", "exports.handle = async (event, context) => event;\n"),
 ];
 const TRUE: [(&str, &str); 2] = [
     ("function.toml", "schema = 1\nname = \"true\"\nruntime = \"exec\"\nhandler = \"true.sh\"\n"),
@@ -86,7 +93,7 @@ impl Server {
         };
         let token = std::fs::read_to_string(data.join("admin.token"))?.trim().to_owned();
         let server = Self { child, directory, address, token };
-        for files in [&ECHO, &TRUE, &HOOK] {
+        for files in [&PYTHON, &NODE, &TRUE, &HOOK] {
             server.deploy(&binary, files).await?;
         }
         Ok(server)

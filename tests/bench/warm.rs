@@ -1,4 +1,4 @@
-//! Warm Python echo over HTTP.
+//! Warm echo over HTTP, Python and Node.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use crate::Scale;
 use crate::load::{Run, Target};
 use crate::process::cpu_us;
+use crate::reference::Language;
 use crate::table::{self, median};
 use crate::under_test::Server;
 
@@ -18,9 +19,9 @@ use crate::under_test::Server;
 const EVENT: &str =
     r#"{"repository":"octo/hello","ref":"refs/heads/main","commits":[{"id":"0123456789abcdef","n":1}],"x":1}"#;
 
-async fn reference() -> anyhow::Result<(Child, Target)> {
+async fn reference(language: Language) -> anyhow::Result<(Child, Target)> {
     let mut child = Command::new(std::env::current_exe()?)
-        .arg("reference")
+        .args(["reference", language.name()])
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -38,7 +39,7 @@ async fn reference() -> anyhow::Result<(Child, Target)> {
 }
 
 struct Contender {
-    name: &'static str,
+    name: String,
     target: Arc<Target>,
     pid: u32,
     runs: Vec<(Run, f64)>,
@@ -57,20 +58,25 @@ impl Contender {
     }
 }
 
-pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
-    let (child, target) = reference().await?;
+pub(crate) async fn measure(server: &Server, scale: &Scale, language: Language) -> anyhow::Result<()> {
+    let (child, target) = reference(language).await?;
     let pid = child.id().context("the reference has a pid")?;
     table::section(
-        "Warm Python echo over HTTP, 100 B of JSON",
+        &format!("Warm {} echo over HTTP, 100 B of JSON", language.name()),
         &["target", "c", "req/s", "p50 ms", "p99 ms", "CPU us a call", "of the reference"],
     );
-    let (target, called) = (Arc::new(target), Arc::new(server.call("echo", EVENT)));
+    let (target, called) = (Arc::new(target), Arc::new(server.call(&format!("echo-{}", language.name()), EVENT)));
     called.run(4, scale.span).await.context("warm up")?;
     for connections in [1, 16, 64] {
         let mut contenders = [
-            Contender { name: "warp + 4 python sockets (reference)", target: target.clone(), pid, runs: Vec::new() },
             Contender {
-                name: "runlet: isolated, on record before the answer",
+                name: format!("warp + 4 {} sockets (reference)", language.name()),
+                target: target.clone(),
+                pid,
+                runs: Vec::new(),
+            },
+            Contender {
+                name: "runlet: isolated, in the spool before the answer".to_owned(),
                 target: called.clone(),
                 pid: server.pid(),
                 runs: Vec::new(),
@@ -89,7 +95,7 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
         for contender in &contenders {
             let rate = contender.median(|(run, _)| run.per_second);
             table::row(&[
-                contender.name.to_owned(),
+                contender.name.clone(),
                 connections.to_string(),
                 format!("{rate:.0}"),
                 format!("{:.2}", contender.median(|(run, _)| run.p50_ms)),
