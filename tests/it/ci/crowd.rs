@@ -13,7 +13,8 @@ fn twenty_jobs_share_memory_for_four() {
     let host = with_ci("", "memory = \"128MiB\"").set("memory", "\"512MiB\"").start();
     let runner = runner_for(&host);
     let script = ["echo begun", "head -c 20000000 /dev/zero | sha256sum", "sleep 0.2", "echo \"done $CI_JOB_ID\""];
-    let running: Vec<Running> = (0..JOBS).map(|n| runner.start(Job::new(1000 + n, &script).project(n % 3).timeout(secs(600)))).collect();
+    let running: Vec<Running> =
+        (0..JOBS).map(|n| runner.start(Job::new(1000 + n, &script).project(n % 3).timeout(secs(600)))).collect();
     let (mut most, mut waited) = (0, 0);
     until_some("all jobs are over", secs(400), || {
         let capacity = host.get("/v1/capacity")["capacity"].clone();
