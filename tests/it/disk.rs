@@ -26,16 +26,18 @@ impl SmallDisk {
 
     /// Fills it but for about `mib`.
     fn fill(&self, mib: u64) {
-        let free = nix::sys::statvfs::statvfs(&self.at).expect("it is mounted");
-        let free = free.blocks_available() * free.fragment_size();
         let file = std::fs::File::create(self.at.join("ballast")).expect("it is writable");
-        nix::fcntl::fallocate(
-            std::os::fd::AsRawFd::as_raw_fd(&file),
-            nix::fcntl::FallocateFlags::empty(),
-            0,
-            i64::try_from(free.saturating_sub(mib << 20)).expect("it is small"),
-        )
-        .expect("there is room for it");
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // The server writes meanwhile: what was free a moment ago may not be any more.
+        until("the ballast has found room", secs(10), || {
+            let free = nix::sys::statvfs::statvfs(&self.at).expect("it is mounted");
+            let free = free.blocks_available() * free.fragment_size();
+            let size = i64::try_from(free.saturating_sub(mib << 20)).expect("it is small").max(1);
+            match nix::fcntl::fallocate(descriptor, nix::fcntl::FallocateFlags::empty(), 0, size) {
+                Err(nix::errno::Errno::ENOSPC) => false,
+                done => done.map(|()| true).expect("a tmpfs can do it"),
+            }
+        });
     }
 
     fn free(&self) {

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::round::Round;
 use super::segment::Reading;
 use super::{Shared, record};
+use crate::metric;
 use crate::store::{Store, StoreError};
 
 /// Records are gathered for so long, unless somebody waits for them: a call that ends within it costs one insert, no update.
@@ -68,8 +69,8 @@ impl Drain {
 
     fn observe(&self) {
         let gauge = |value: u64| f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-        metrics::gauge!("runlet_spool_bytes").set(gauge(self.shared.progress.waiting()));
-        metrics::gauge!("runlet_spool_records").set(gauge(self.shared.progress.records()));
+        metric::level("runlet_spool_bytes", gauge(self.shared.progress.waiting()));
+        metric::level("runlet_spool_records", gauge(self.shared.progress.records()));
     }
 
     /// The next whole records and their size. Files that have been read to their end are removed.
