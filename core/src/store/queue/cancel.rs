@@ -46,8 +46,9 @@ impl Store {
     pub(super) async fn expire_overdue(&self) -> Result<(), StoreError> {
         let mut tx = self.hot().begin().await?;
         let overdue = sqlx::query_scalar!(
-            "DELETE FROM queue WHERE invocation IN (
-                 SELECT invocation FROM queue WHERE lease_until IS NULL AND deadline <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
+            // An array, not `IN`: the connection's plans are nested loops, and the inner query would be run again for each row.
+            "DELETE FROM queue WHERE invocation = ANY(ARRAY(
+                 SELECT invocation FROM queue WHERE lease_until IS NULL AND deadline <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED))
              RETURNING invocation"
         )
         .fetch_all(&mut *tx)
