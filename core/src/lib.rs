@@ -3,6 +3,7 @@
 //! `core` knows Postgres ([`store`]) and nothing else of the outside world: no HTTP, no kernel, no sandbox.
 //! The words are those of `docs/ARCHITECTURE.md`: one word per idea.
 
+pub mod backoff;
 pub mod cause;
 pub mod clock;
 #[cfg(test)]

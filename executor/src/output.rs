@@ -8,6 +8,7 @@ pub(crate) mod mask;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use runlet_core::backoff::Backoff;
 use runlet_core::engine::Stream;
 use runlet_core::id::ExecutionId;
 use runlet_core::name::Namespace;
@@ -185,13 +186,12 @@ impl Writer {
 
     /// Whether the chunks are on record.
     async fn append(&self, chunks: &[Chunk]) -> bool {
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::DATABASE;
         loop {
             match self.road.output(&self.namespace, chunks).await {
                 Ok(()) => return true,
                 Err(error) if error.may_pass() && Instant::now() < self.give_up => {
-                    sleep(pause.min(self.give_up.saturating_duration_since(Instant::now()))).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    sleep(backoff.pause().min(self.give_up.saturating_duration_since(Instant::now()))).await;
                 }
                 Err(error) => {
                     let execution = chunks.first().map(|chunk| chunk.execution);

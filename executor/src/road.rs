@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use runlet_core::backoff::Backoff;
 use runlet_core::metric::{self, Stage};
 use runlet_core::name::Namespace;
 use runlet_core::store::ledger::{CallStart, Finish, Ledger};
@@ -13,9 +14,6 @@ use runlet_core::store::spool::Spool;
 use runlet_core::store::{Store, StoreError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-
-/// First and longest pause between two tries.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Where history is written to.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ impl Road {
     ) -> Result<bool, StoreError> {
         let _timed = metric::timed(Stage::Record);
         let until = patience.map(|patience| Instant::now() + patience);
-        let mut pause = PAUSES.0;
+        let mut backoff = Backoff::DATABASE;
         loop {
             let tried = match self {
                 Self::Committed(_, ledger) => ledger.finish(finish.clone()).await,
@@ -78,10 +76,9 @@ impl Road {
             }
             tracing::debug!(execution.id = %finish.execution, %error, "the end of the execution waits");
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(backoff.pause()) => {}
                 () = give_up.cancelled() => {}
             }
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 }

@@ -19,10 +19,10 @@ use crate::name::{AliasName, FunctionName, Namespace};
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the last answer is good while the database is away.
-const STALE: Duration = Duration::from_secs(600);
+pub const STALE: Duration = Duration::from_secs(600);
 
 /// Who has a last answer waits no longer than this for a new one.
-const ASK: Duration = Duration::from_millis(300);
+pub const ASK: Duration = Duration::from_millis(300);
 
 /// Most answers kept.
 const BOUND: usize = 4096;

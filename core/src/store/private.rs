@@ -21,6 +21,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use sqlx::postgres::PgConnectOptions;
 
 use super::StoreError;
+use crate::backoff::Backoff;
 use cluster::Cluster;
 
 /// The role that owns everything in it.
@@ -103,7 +104,7 @@ impl PrivatePostgres {
     fn run(options: &PrivateOptions, user: RunAs) -> Result<Self, StoreError> {
         let cluster = Cluster::prepare(options, user)?;
         let locked_until = Instant::now() + LOCKED;
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
             match launch(&cluster, user) {
                 Ok(child) => return Ok(Self { child, socket_dir: cluster.socket_dir }),
@@ -116,8 +117,7 @@ impl PrivatePostgres {
                             cluster.data.display()
                         )));
                     }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    std::thread::sleep(backoff.pause());
                 }
             }
         }

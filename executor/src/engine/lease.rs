@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runlet_core::backoff::Backoff;
 use runlet_core::engine::{EngineError, Lease, LeaseRequest, Network};
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::limits::Limits;
@@ -27,9 +28,6 @@ use crate::work;
 
 /// How long one who ends a lease waits for its end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-
-/// First and longest pause between two tries to put something on record.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 type Answer = oneshot::Sender<Result<Lease, EngineError>>;
 
@@ -217,7 +215,7 @@ impl Shared {
         what: &'static str,
         write: impl Fn() -> F,
     ) {
-        let mut pause = PAUSES.0;
+        let mut backoff = Backoff::DATABASE;
         loop {
             match write().await {
                 Ok(()) => return,
@@ -228,10 +226,9 @@ impl Shared {
                 }
             }
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(backoff.pause()) => {}
                 () = self.ended.cancelled() => {}
             }
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 

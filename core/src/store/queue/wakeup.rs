@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::CHANNEL;
+use crate::backoff::Backoff;
 use crate::id::InvocationId;
 use crate::store::{Store, StoreError};
 
@@ -64,7 +65,7 @@ impl Wakeups {
             }
             self.listener = None;
         }
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             match listen(&self.store).await {
                 Ok(listener) => {
@@ -74,8 +75,7 @@ impl Wakeups {
                 }
                 Err(error) => tracing::debug!(error = %error, "cannot LISTEN yet"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::round::Round;
 use super::segment::Reading;
 use super::{Shared, record};
+use crate::backoff::Backoff;
 use crate::metric;
 use crate::store::{Store, StoreError};
 
@@ -20,8 +21,8 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Who has so many bytes does not gather more.
 const ENOUGH: u64 = 512 << 10;
 
-/// First and longest pause while the database is away.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Pause before a file that could not be read is tried again.
+const UNREADABLE: Duration = Duration::from_secs(1);
 
 /// The drain of a spool; to be run by whoever owns the tasks of the process.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Drain {
                 Ok(taken) => taken,
                 Err(error) => {
                     tracing::error!(%error, "the spool cannot be read; it is tried again");
-                    sleep(PAUSES.1).await;
+                    sleep(UNREADABLE).await;
                     continue;
                 }
             };
@@ -120,7 +121,7 @@ impl Drain {
                 Err(why) => tracing::error!(why, "a record of the spool cannot be read and is passed over"),
             }
         }
-        let (mut pause, mut told) = (PAUSES.0, false);
+        let (mut backoff, mut told) = (Backoff::DATABASE, false);
         loop {
             match round.write(&self.store).await {
                 Ok(()) => break,
@@ -131,8 +132,7 @@ impl Drain {
                         told = true;
                     }
                     self.observe();
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
+                    sleep(backoff.pause()).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a batch of the spool failed; its records are written one by one");
@@ -145,9 +145,7 @@ impl Drain {
         }
         true
     }
-}
 
-impl Drain {
     /// Writes what the database did not take together, record by record. What waits for the database is returned; what it refuses
     /// for good is kept in a file for somebody to look at.
     async fn write_each(&self, round: Round, records: &[Bytes]) -> Round {

@@ -84,11 +84,7 @@ impl Spool {
     /// # Errors
     /// [`StoreError::SpoolFull`] when the database has been away for too long; [`StoreError::Spool`] when the disk refuses.
     pub fn start(&self, start: &CallStart) -> Result<(), StoreError> {
-        let shared = &self.handle.shared;
-        let waiting = shared.progress.waiting();
-        if waiting > shared.most {
-            return Err(StoreError::SpoolFull { waiting, most: shared.most });
-        }
+        self.has_room()?;
         self.append(&record::start(start))
     }
 
@@ -97,11 +93,7 @@ impl Spool {
     /// # Errors
     /// As for [`Spool::start`]; the caller tries again.
     pub fn output(&self, namespace: &Namespace, chunks: &[Chunk]) -> Result<(), StoreError> {
-        let shared = &self.handle.shared;
-        let waiting = shared.progress.waiting();
-        if waiting > shared.most {
-            return Err(StoreError::SpoolFull { waiting, most: shared.most });
-        }
+        self.has_room()?;
         chunks.iter().try_for_each(|chunk| self.append(&record::output(namespace, chunk)))
     }
 
@@ -116,6 +108,12 @@ impl Spool {
     /// Waits until what an earlier life of the server left is in the database.
     pub async fn replayed(&self) {
         self.handle.shared.progress.written(self.handle.shared.left).await;
+    }
+
+    fn has_room(&self) -> Result<(), StoreError> {
+        let Shared { progress, most, .. } = &*self.handle.shared;
+        let waiting = progress.waiting();
+        if waiting > *most { Err(StoreError::SpoolFull { waiting, most: *most }) } else { Ok(()) }
     }
 
     fn append(&self, record: &Record) -> Result<(), StoreError> {
