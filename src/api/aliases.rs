@@ -69,16 +69,13 @@ pub(super) struct AliasBody {
 )]
 pub(super) async fn list(name: String, input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["after", "limit"])?;
-    let (after, limit) = (query.read::<AliasName>("after")?, query.limit(100, 1000)?);
+    let (after, page) = (query.read::<AliasName>("after")?, query.page()?);
     let name = checked(name)?;
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut aliases = input.api.store.aliases(input.namespace(), &name, after.as_ref(), rows).await?;
+    let mut aliases = input.api.store.aliases(input.namespace(), &name, after.as_ref(), page.rows()).await?;
     if aliases.is_empty() && input.api.store.function(input.namespace(), &name).await?.is_none() {
         return Err(ApiError::not_found("function", &name));
     }
-    let more = aliases.len() > limit;
-    aliases.truncate(limit);
-    let next = aliases.last().filter(|_| more).map(|last| last.name.to_string());
+    let next = page.cut(&mut aliases, |last| last.name.clone());
     Ok(reply::json(StatusCode::OK, &AliasPage { aliases, next }))
 }
 

@@ -13,6 +13,7 @@ use hyper::header::AUTHORIZATION;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::name::Namespace;
 use runlet_core::problem::Code;
+use runlet_core::store::current::{ASK, STALE};
 use runlet_core::store::token::Token;
 use runlet_core::store::{Store, StoreError};
 use runlet_core::token::{Role, TokenSecret};
@@ -25,10 +26,6 @@ use crate::http::Peer;
 
 const NAMESPACE: &str = "runlet-namespace";
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long the last answer is believed while the database is away.
-const STALE: Duration = Duration::from_secs(600);
-/// Who has a last answer waits no longer than this for a new one.
-const ASK: Duration = Duration::from_millis(300);
 const CACHED: usize = 1024;
 /// A secret of ours has 55 characters: what is much longer is none, and is not hashed.
 const LONGEST: usize = 256;

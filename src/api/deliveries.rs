@@ -64,12 +64,9 @@ fn checked(id: &str) -> Result<DeliveryId, ApiError> {
 pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["path", "before", "limit"])?;
     let (path, before) = (query.read::<HookPath>("path")?, query.read::<DeliveryId>("before")?);
-    let limit = query.limit(100, 1000)?;
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut deliveries = input.api.store.deliveries(input.namespace(), path.as_ref(), before, rows).await?;
-    let more = deliveries.len() > limit;
-    deliveries.truncate(limit);
-    let next = deliveries.last().filter(|_| more).map(|last| last.id.to_string());
+    let page = query.page()?;
+    let mut deliveries = input.api.store.deliveries(input.namespace(), path.as_ref(), before, page.rows()).await?;
+    let next = page.cut(&mut deliveries, |last| last.id);
     Ok(reply::json(StatusCode::OK, &DeliveryPage { deliveries, next }))
 }
 

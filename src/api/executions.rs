@@ -108,7 +108,7 @@ async fn fetch(input: &Input, id: ExecutionId) -> Result<Execution, ApiError> {
 )]
 pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["function", "invocation", "state", "cause", "since", "before", "limit"])?;
-    let limit = query.limit(100, 1000)?;
+    let page = query.page()?;
     let filter = ExecutionFilter {
         function: query.read("function")?,
         invocation: query.read("invocation")?,
@@ -116,12 +116,10 @@ pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
         cause: cause(&input, query.word("cause", &CauseKind::ALL, CauseKind::as_str)?)?,
         since: query.since("since")?,
         before: query.read("before")?,
-        limit: i64::try_from(limit + 1).unwrap_or(i64::MAX),
+        limit: page.rows(),
     };
     let mut executions = input.api.store.executions(input.namespace(), &filter).await?;
-    let more = executions.len() > limit;
-    executions.truncate(limit);
-    let next = executions.last().filter(|_| more).map(|last| last.id.to_string());
+    let next = page.cut(&mut executions, |last| last.id);
     Ok(reply::json(StatusCode::OK, &ExecutionPage { executions, next }))
 }
 

@@ -68,13 +68,9 @@ pub(super) struct FunctionBody {
 )]
 pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["after", "limit"])?;
-    let (after, limit) = (query.read::<FunctionName>("after")?, query.limit(100, 1000)?);
-    // One more than asked for tells whether there is another page.
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut functions = input.api.store.functions(input.namespace(), after.as_ref(), rows).await?;
-    let more = functions.len() > limit;
-    functions.truncate(limit);
-    let next = functions.last().filter(|_| more).map(|last| last.name.to_string());
+    let (after, page) = (query.read::<FunctionName>("after")?, query.page()?);
+    let mut functions = input.api.store.functions(input.namespace(), after.as_ref(), page.rows()).await?;
+    let next = page.cut(&mut functions, |last| last.name.clone());
     Ok(reply::json(StatusCode::OK, &FunctionPage { functions, next }))
 }
 

@@ -83,6 +83,14 @@ impl Query {
         }
     }
 
+    /// The page of a list that is wanted.
+    ///
+    /// # Errors
+    /// As for [`Query::limit`].
+    pub(crate) fn page(&self) -> Result<Page, ApiError> {
+        self.limit(100, 1000).map(Page)
+    }
+
     /// How long to wait, at most `most`; zero where nothing is said.
     ///
     /// # Errors
@@ -124,6 +132,24 @@ fn decode(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(out).ok()
+}
+
+/// How many rows a page of a list has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page(usize);
+
+impl Page {
+    /// How many rows to ask the ledger for: one more than wanted tells whether there is another page.
+    pub(crate) fn rows(self) -> i64 {
+        i64::try_from(self.0 + 1).unwrap_or(i64::MAX)
+    }
+
+    /// Takes what belongs to the next page off `rows`, and says where that begins: behind the last one of this page.
+    pub(crate) fn cut<T, C: ToString>(self, rows: &mut Vec<T>, cursor: impl FnOnce(&T) -> C) -> Option<String> {
+        let more = rows.len() > self.0;
+        rows.truncate(self.0);
+        rows.last().filter(|_| more).map(|last| cursor(last).to_string())
+    }
 }
 
 #[cfg(test)]

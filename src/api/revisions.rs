@@ -64,16 +64,13 @@ pub(super) struct RevisionPage {
 )]
 pub(super) async fn list(name: String, input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["before", "limit"])?;
-    let (before, limit) = (query.read::<RevisionDigest>("before")?, query.limit(100, 1000)?);
+    let (before, page) = (query.read::<RevisionDigest>("before")?, query.page()?);
     let name = checked(name)?;
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut revisions = input.api.store.revisions(input.namespace(), &name, before.as_ref(), rows).await?;
+    let mut revisions = input.api.store.revisions(input.namespace(), &name, before.as_ref(), page.rows()).await?;
     if revisions.is_empty() && input.api.store.function(input.namespace(), &name).await?.is_none() {
         return Err(ApiError::not_found("function", &name));
     }
-    let more = revisions.len() > limit;
-    revisions.truncate(limit);
-    let next = revisions.last().filter(|_| more).map(|last| last.revision.to_string());
+    let next = page.cut(&mut revisions, |last| last.revision.clone());
     Ok(reply::json(StatusCode::OK, &RevisionPage { revisions, next }))
 }
 

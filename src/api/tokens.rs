@@ -48,12 +48,9 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 )]
 pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["before", "limit"])?;
-    let (before, limit) = (query.read::<TokenId>("before")?, query.limit(100, 1000)?);
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut tokens = input.api.store.tokens(input.namespace(), before, rows).await?;
-    let more = tokens.len() > limit;
-    tokens.truncate(limit);
-    let next = tokens.last().filter(|_| more).map(|last| last.id.to_string());
+    let (before, page) = (query.read::<TokenId>("before")?, query.page()?);
+    let mut tokens = input.api.store.tokens(input.namespace(), before, page.rows()).await?;
+    let next = page.cut(&mut tokens, |last| last.id);
     Ok(reply::json(StatusCode::OK, &TokenPage { tokens, next }))
 }
 

@@ -83,13 +83,10 @@ pub(super) struct TickList {
 pub(super) async fn list(input: Input) -> Result<Response, ApiError> {
     let query = input.query(&["function", "after", "limit"])?;
     let (function, after) = (query.read::<FunctionName>("function")?, query.read::<TriggerId>("after")?);
-    let limit = query.limit(100, 1000)?;
-    let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let page = query.page()?;
     let store = &input.api.store;
-    let mut triggers = store.triggers(input.namespace(), function.as_ref(), None, after, rows).await?;
-    let more = triggers.len() > limit;
-    triggers.truncate(limit);
-    let next = triggers.last().filter(|_| more).map(|last| last.id.to_string());
+    let mut triggers = store.triggers(input.namespace(), function.as_ref(), None, after, page.rows()).await?;
+    let next = page.cut(&mut triggers, |last| last.id);
     triggers.iter_mut().for_each(with_next);
     Ok(reply::json(StatusCode::OK, &TriggerPage { triggers, next }))
 }
