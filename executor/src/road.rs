@@ -8,7 +8,7 @@ use std::time::Duration;
 use runlet_core::backoff::Backoff;
 use runlet_core::metric::{self, Stage};
 use runlet_core::name::Namespace;
-use runlet_core::store::ledger::{CallStart, Finish, Ledger};
+use runlet_core::store::ledger::{Finish, Ledger};
 use runlet_core::store::log::Chunk;
 use runlet_core::store::spool::Spool;
 use runlet_core::store::{Store, StoreError};
@@ -25,17 +25,6 @@ pub(crate) enum Road {
 }
 
 impl Road {
-    /// Puts the start of a call on record.
-    ///
-    /// # Errors
-    /// When it is not known to be on record.
-    pub(crate) async fn start(&self, start: CallStart) -> Result<(), StoreError> {
-        match self {
-            Self::Committed(_, ledger) => ledger.start(start).await,
-            Self::Spooled(spool) => spool.start(&start),
-        }
-    }
-
     /// Puts output on record.
     ///
     /// # Errors

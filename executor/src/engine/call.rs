@@ -150,18 +150,29 @@ impl Shared {
             at: clock::now(),
         };
         let road = self.road(&job);
-        // It waits for its turn and its sandbox is made while the start goes on record; no code of the function runs before it is.
         let seated = async {
             let (turn, seat) = self.turn(admission, &live, &mut left).await?;
             Ok((turn, self.place(&job, seat, &live).await))
         };
-        let (started, seated) = tokio::join!(road.start(start), seated);
-        if let Err(error) = started {
-            drop(live);
-            let placed = seated.ok().map(|(_, placed)| placed);
-            self.tasks.spawn(Arc::clone(&self).never_started(job, road, placed));
-            return Err(error.into());
-        }
+        // No code of the function runs before its start is on record.
+        let seated = match &road {
+            // A file takes it at once; what it refuses is not in it, and neither waits nor has a sandbox made.
+            Road::Spooled(spool) => {
+                spool.start(&start)?;
+                seated.await
+            }
+            // It waits for its turn and its sandbox is made meanwhile.
+            Road::Committed(_, ledger) => {
+                let (started, seated) = tokio::join!(ledger.start(start), seated);
+                if let Err(error) = started {
+                    drop(live);
+                    let placed = seated.ok().map(|(_, placed)| placed);
+                    self.tasks.spawn(Arc::clone(&self).never_started(job, road, placed));
+                    return Err(error.into());
+                }
+                seated
+            }
+        };
         let (ended, refused) = match seated {
             Ok((turn, Ok(placed))) => (self.execute(&job, placed, turn, &live).await, None),
             Ok((_, Err(outcome))) => (Ended::before(outcome), None),
@@ -208,10 +219,6 @@ impl Shared {
     async fn never_started(self: Arc<Self>, job: Job, road: Road, placed: Option<Result<Placed, Outcome>>) {
         if let Some(Ok(placed)) = placed {
             self.unplace(&job, placed).await;
-        }
-        if matches!(road, Road::Spooled(_)) {
-            // What a file refuses is not in it.
-            return;
         }
         let outcome = Outcome::because(OutcomeKind::Lost, "the database did not confirm its start; it was not run");
         let finish = Ended::before(outcome).finish(&job, None);
