@@ -23,6 +23,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(1);
 /// The database has this long to tell how full the queue is.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Most queues on the page.
+const QUEUES: i64 = 1000;
 /// Upper bounds of the buckets of every histogram, seconds: from a warm call to a CI job.
 const BUCKETS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0,
@@ -135,6 +137,21 @@ async fn of_store(store: &Store) {
             metric::level_of("runlet_queue_invocations", "state", state, float(u64::try_from(count).unwrap_or(0)));
         }
         metric::level("runlet_queue_oldest_seconds", age.max(0.0));
+    }
+    let queues = timeout(PATIENCE, store.queues(None, None, None, QUEUES)).await.ok().and_then(Result::ok);
+    for (namespace, queue) in queues.into_iter().flatten() {
+        let depth = queue.depth;
+        let states = [
+            ("ready", depth.ready),
+            ("delayed", depth.delayed),
+            ("behind", depth.behind),
+            ("in_flight", depth.in_flight),
+            ("dead", depth.dead),
+        ];
+        for (state, count) in states {
+            metric::queue_depth(&namespace, &queue.name, state, float(count));
+        }
+        metric::queue_oldest(&namespace, &queue.name, depth.oldest_seconds);
     }
     for pool in store.pool_levels() {
         metric::connections_of(pool.name, "idle", f64::from(pool.idle));

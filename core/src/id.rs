@@ -119,6 +119,8 @@ id! {
     DeliveryId = "dlv";
     /// What makes invocations.
     TriggerId = "trg";
+    /// A message in a queue.
+    MessageId = "msg";
     /// The right to use a sandbox.
     LeaseId = "lse";
     /// An API token (its name, never its secret).

@@ -6,6 +6,7 @@
 mod check;
 mod cron;
 mod field;
+mod queue;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::unit::ByteSize;
 
 pub use cron::{CronTrigger, Misfire, Overlap};
 pub use field::{BadPath, FieldPath, FieldValue};
+pub use queue::QueueTrigger;
 pub use webhook::{AdapterKind, WebhookTrigger};
 
 /// Name of the file in the function's directory.
@@ -181,6 +183,8 @@ pub enum TriggerSpec {
     Webhook(WebhookTrigger),
     /// A schedule.
     Cron(CronTrigger),
+    /// Messages of a queue.
+    Queue(QueueTrigger),
 }
 
 /// A checked `function.toml`.

@@ -71,6 +71,31 @@ pub fn delivered(verdict: Verdict) {
     counter!("runlet_deliveries_total", "verdict" => verdict.as_str()).increment(1);
 }
 
+/// So many messages of queues came to this end: `done`, `again`, `dead` or `unwanted`.
+pub fn messages(fate: &'static str, count: u64) {
+    counter!("runlet_messages_total", "fate" => fate).increment(count);
+}
+
+/// So many messages came from this broker.
+pub fn received(broker: &str, count: u64) {
+    counter!("runlet_broker_messages_total", "broker" => broker.to_owned()).increment(count);
+}
+
+/// A broker could not be reached, or broke off.
+pub fn broker_failed(broker: &str) {
+    counter!("runlet_broker_failures_total", "broker" => broker.to_owned()).increment(1);
+}
+
+/// How many messages a queue has in a state.
+pub fn queue_depth(namespace: &Namespace, queue: &str, state: &'static str, count: f64) {
+    gauge!("runlet_queue_messages", "namespace" => namespace.to_string(), "queue" => queue.to_owned(), "state" => state).set(count);
+}
+
+/// For how long the oldest message of a queue has been ready.
+pub fn queue_oldest(namespace: &Namespace, queue: &str, seconds: f64) {
+    gauge!("runlet_queue_messages_oldest_seconds", "namespace" => namespace.to_string(), "queue" => queue.to_owned()).set(seconds);
+}
+
 /// A request was answered.
 pub fn answered(route: &'static str, method: &'static str, status: u16, took: Duration) {
     counter!("runlet_http_requests_total", "route" => route, "method" => method, "status" => status.to_string())
@@ -131,17 +156,20 @@ pub fn describe() {
     }
 }
 
-const COUNTERS: [(&str, &str); 7] = [
+const COUNTERS: [(&str, &str); 10] = [
     ("runlet_http_requests_total", "Requests that were answered, by the pattern of their route."),
     ("runlet_http_connections_cut_total", "Connections that the server closed by itself, by reason."),
     ("runlet_tls_reloads_total", "How often the files of the certificate were read again, by result."),
     ("runlet_executions_total", "Executions that ended on this server, by outcome."),
     ("runlet_execution_starts_total", "Executions whose code was given its event, by how their sandbox came to be."),
     ("runlet_deliveries_total", "Deliveries that were put on record, by verdict."),
+    ("runlet_messages_total", "Messages of queues that this server settled, by what became of them."),
+    ("runlet_broker_messages_total", "Messages that came from brokers and are on record."),
+    ("runlet_broker_failures_total", "How often a broker could not be reached, refused, or broke off."),
     ("process_cpu_seconds_total", "CPU time of the server process."),
 ];
 
-const GAUGES: [(&str, &str); 19] = [
+const GAUGES: [(&str, &str); 21] = [
     ("runlet_build_info", "Always 1; its labels say what runs."),
     ("runlet_http_connections", "Connections that are open, by listener."),
     (
@@ -149,6 +177,8 @@ const GAUGES: [(&str, &str); 19] = [
         "Asynchronous invocations that are not terminal, by state, of all servers of the database.",
     ),
     ("runlet_queue_oldest_seconds", "How long the oldest invocation that is due has waited."),
+    ("runlet_queue_messages", "Messages of named queues, by queue and where they are on their way."),
+    ("runlet_queue_messages_oldest_seconds", "For how long the oldest message of a queue has been ready."),
     ("runlet_calls_waiting", "Calls and claimed work that wait for a turn or for room on this server."),
     ("runlet_sandboxes", "Sandboxes that exist, by what they do."),
     ("runlet_sandboxes_limit", "Sandboxes that may exist."),

@@ -105,6 +105,10 @@ name! {
     AliasName: "alias", dns_label, DNS_LABEL, DNS_PATTERN;
     /// A secret as functions name it; the operator's `[secrets]` says where it is.
     SecretName: "secret name", dns_label, DNS_LABEL, DNS_PATTERN;
+    /// A queue of the built-in ones, unique in its namespace.
+    QueueName: "queue name", dns_label, DNS_LABEL, DNS_PATTERN;
+    /// A message broker as triggers name it; the operator's `[brokers]` says where it is.
+    BrokerName: "broker name", dns_label, DNS_LABEL, DNS_PATTERN;
     /// The part of a webhook URL after `/hooks/{namespace}/`.
     HookPath: "hook path", hook_path, PATH, PATH_PATTERN;
     /// `sha256:<hex>` of a revision's normalised archive and settings.

@@ -80,6 +80,7 @@ pub(super) async fn deploy(name: String, mut input: Input) -> Result<Response, A
         )));
     }
     secrets_exist(&input, &manifest).map_err(ApiError::invalid)?;
+    brokers_exist(&input, &manifest).map_err(ApiError::invalid)?;
     cron::check(&manifest).map_err(|error| ApiError::invalid(format!("function.toml: {error}")))?;
     let namespace = input.namespace().clone();
     let hooks = hooks(&namespace, &manifest);
@@ -124,6 +125,24 @@ pub(super) fn secrets_exist(input: &Input, manifest: &Manifest) -> Result<(), St
     Ok(())
 }
 
+/// Every broker that the manifest names must be configured, and be free for the namespace.
+pub(super) fn brokers_exist(input: &Input, manifest: &Manifest) -> Result<(), String> {
+    let namespace = input.namespace();
+    let sources = manifest.triggers.iter().filter_map(|trigger| match trigger {
+        TriggerSpec::Queue(spec) => spec.source.as_ref(),
+        TriggerSpec::Webhook(_) | TriggerSpec::Cron(_) => None,
+    });
+    for name in sources {
+        if !input.api.brokers.has(namespace, name) {
+            return Err(format!(
+                "function.toml: trigger.source: broker `{name}` is not configured for namespace `{namespace}`; the operator adds \
+                 [brokers.{name}] with url = \"...\" and namespaces = [\"{namespace}\"] to the server's configuration and restarts it"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The secrets that a manifest names, with the keys that name them.
 fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
     let env = manifest.env.iter().filter_map(|(variable, value)| match value {
@@ -132,7 +151,7 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
     });
     let triggers = manifest.triggers.iter().filter_map(|trigger| match trigger {
         TriggerSpec::Webhook(hook) => Some(("trigger.secret".to_owned(), hook.secret.as_ref()?)),
-        TriggerSpec::Cron(_) => None,
+        TriggerSpec::Cron(_) | TriggerSpec::Queue(_) => None,
     });
     env.chain(triggers)
 }
@@ -143,7 +162,7 @@ fn hooks(namespace: &Namespace, manifest: &Manifest) -> Vec<String> {
         .iter()
         .filter_map(|trigger| match trigger {
             TriggerSpec::Webhook(hook) => Some(format!("/hooks/{namespace}/{}", hook.path)),
-            TriggerSpec::Cron(_) => None,
+            TriggerSpec::Cron(_) | TriggerSpec::Queue(_) => None,
         })
         .collect();
     paths.dedup();

@@ -22,9 +22,11 @@ mod hooks;
 mod input;
 mod invocations;
 mod leases;
+mod messages;
 mod openapi;
 mod precondition;
 mod query;
+mod queues;
 mod revisions;
 mod routes;
 mod shapes;
@@ -167,6 +169,8 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             .or(leases::filter(api))
             .unify()
             .or(triggers::filter(api))
+            .unify()
+            .or(queues::filter(api))
             .unify()
             .or(system::capacity_filter(api))
             .unify()

@@ -32,7 +32,7 @@ use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
     Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
-    revisions, system, tokens, triggers,
+    messages, queues, revisions, system, tokens, triggers,
 };
 use crate::http::reply;
 
@@ -88,6 +88,16 @@ const TOKEN: &str = "token";
         triggers::ticks,
         triggers::pause,
         triggers::resume,
+        queues::list,
+        queues::show,
+        queues::make,
+        queues::remove,
+        queues::pause,
+        queues::resume,
+        queues::purge,
+        queues::redrive,
+        messages::publish,
+        messages::list,
         tokens::list,
         tokens::create,
         tokens::revoke,
@@ -99,7 +109,8 @@ const TOKEN: &str = "token";
         (name = "history", description = "Executions and their output, deliveries"),
         (name = "leases", description = "Sandboxes to run commands in, for CI systems and for people"),
         (name = "hooks", description = "Webhooks"),
-        (name = "triggers", description = "What starts functions: hooks and schedules"),
+        (name = "triggers", description = "What starts functions: hooks, schedules and queues"),
+        (name = "queues", description = "Messages that wait for functions"),
         (name = "server", description = "The server itself, its tokens and its health"),
     ),
     modifiers(&Shared)

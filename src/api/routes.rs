@@ -55,7 +55,7 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 42] = [
+pub(crate) static ROUTES: [Route; 52] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -96,6 +96,16 @@ pub(crate) static ROUTES: [Route; 42] = [
     route(Method::GET, "/v1/triggers/{id}/ticks", VIEWER),
     route(Method::POST, "/v1/triggers/{id}/pause", DEPLOYER),
     route(Method::POST, "/v1/triggers/{id}/resume", DEPLOYER),
+    route(Method::GET, "/v1/queues", VIEWER),
+    route(Method::GET, "/v1/queues/{name}", VIEWER),
+    route(Method::PUT, "/v1/queues/{name}", DEPLOYER),
+    route(Method::DELETE, "/v1/queues/{name}", DEPLOYER),
+    route(Method::POST, "/v1/queues/{name}/messages", INVOKER),
+    route(Method::GET, "/v1/queues/{name}/messages", VIEWER),
+    route(Method::POST, "/v1/queues/{name}/pause", DEPLOYER),
+    route(Method::POST, "/v1/queues/{name}/resume", DEPLOYER),
+    route(Method::POST, "/v1/queues/{name}/purge", DEPLOYER),
+    route(Method::POST, "/v1/queues/{name}/redrive", DEPLOYER),
     route(Method::GET, "/v1/capacity", VIEWER_CI),
     route(Method::GET, "/v1/history/size", ADMIN),
 ];

@@ -216,6 +216,11 @@ async fn schedule(input: &Input, id: &str) -> Result<TriggerId, ApiError> {
             "trigger `{}` is a webhook: only cron triggers can be paused and resumed",
             trigger.id
         ))),
+        TriggerSpec::Queue(spec) => Err(ApiError::invalid(format!(
+            "trigger `{}` takes from a queue: pause the queue, `runlet queue pause {}`",
+            trigger.id,
+            spec.ledger_queue(&trigger.function)
+        ))),
     }
 }
 

@@ -45,6 +45,7 @@ fn triggers(function: &Function) -> String {
     let trigger = |trigger: &TriggerSpec| match trigger {
         TriggerSpec::Webhook(hook) => format!("webhook /hooks/{}/{}", function.namespace, hook.path),
         TriggerSpec::Cron(cron) => format!("cron {}", cron.schedule),
+        TriggerSpec::Queue(queue) => format!("queue {}", queue.ledger_queue(&function.name)),
     };
     let all: Vec<String> = function.manifest.triggers.iter().map(trigger).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }

@@ -1,6 +1,7 @@
 //! The rules of `function.toml` that its text alone can break.
 
 mod cron;
+mod queue;
 mod trigger;
 
 use std::collections::BTreeMap;

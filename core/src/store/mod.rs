@@ -14,6 +14,7 @@ pub mod function;
 pub mod lease;
 pub mod ledger;
 pub mod log;
+pub mod message;
 pub mod partition;
 pub mod private;
 pub mod queue;
@@ -56,6 +57,9 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
+/// Connections of [`Inner::steady`]: one for takes and settlements, one for what they would wait for.
+const STEADY: u32 = 2;
+
 /// Connections of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
 const HOT: u32 = 3;
 
@@ -71,6 +75,8 @@ struct Inner {
     pool: PgPool,
     /// The same for ends, claims and the spool, which wait for nobody else's connection.
     hot: PgPool,
+    /// The same for messages of queues.
+    steady: PgPool,
     /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
     relaxed: PgPool,
     options: PgConnectOptions,
@@ -115,8 +121,9 @@ impl Store {
         let share = (connections / 4).clamp(2, 8);
         let store = Self {
             inner: Arc::new(Inner {
-                pool: pool(connections.saturating_sub(share + HOT).max(2), durable),
-                hot: pool(HOT, hot),
+                pool: pool(connections.saturating_sub(share + HOT + STEADY).max(2), durable),
+                hot: pool(HOT, hot.clone()),
+                steady: pool(STEADY, hot),
                 relaxed: pool(share, relaxed),
                 options,
                 server: server.to_owned(),
@@ -138,6 +145,11 @@ impl Store {
     /// The connections of ends and claims: as [`Store::pool`], planned [`BY_KEY`].
     fn hot(&self) -> &PgPool {
         &self.inner.hot
+    }
+
+    /// The connections of takes and settlements of messages: as [`Store::pool`], planned [`BY_KEY`].
+    fn steady(&self) -> &PgPool {
+        &self.inner.steady
     }
 
     /// The connections on which a commit is visible at once and on disk a moment later.
@@ -172,6 +184,7 @@ impl Store {
     pub async fn close(&self) {
         self.inner.relaxed.close().await;
         self.inner.hot.close().await;
+        self.inner.steady.close().await;
         self.inner.pool.close().await;
     }
 }

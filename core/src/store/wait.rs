@@ -18,13 +18,13 @@ pub struct PoolLevel {
 }
 
 impl Store {
-    fn pools(&self) -> [(&'static str, &PgPool); 3] {
-        [("durable", self.pool()), ("hot", self.hot()), ("relaxed", self.relaxed())]
+    fn pools(&self) -> [(&'static str, &PgPool); 4] {
+        [("durable", self.pool()), ("hot", self.hot()), ("steady", self.steady()), ("relaxed", self.relaxed())]
     }
 
     /// How the pools stand.
     #[must_use]
-    pub fn pool_levels(&self) -> [PoolLevel; 3] {
+    pub fn pool_levels(&self) -> [PoolLevel; 4] {
         self.pools().map(|(name, pool)| {
             let open = pool.size();
             // The two are read one after the other: what was taken in between is not idle.

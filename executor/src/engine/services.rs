@@ -87,7 +87,7 @@ async fn listen(shared: Arc<Shared>) {
                 Wakeup::Work => shared.nudge.notify_one(),
                 Wakeup::Cancel(invocation) => shared.cancel_here(invocation),
                 Wakeup::Done(invocation) => shared.bell.ring(invocation),
-                Wakeup::Schedules => {}
+                Wakeup::Schedules | Wakeup::Messages(..) => {}
             }
         }
     }

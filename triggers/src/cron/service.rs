@@ -85,7 +85,7 @@ impl Service {
                 wakeup = wakeups.next() => match wakeup {
                     Wakeup::Schedules => self.reload = Instant::now(),
                     Wakeup::Done(_) if self.held => self.release = self.release.min(Instant::now() + GATHER),
-                    Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) => {}
+                    Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) | Wakeup::Messages(..) => {}
                 },
             }
         }

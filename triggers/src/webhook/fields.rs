@@ -16,7 +16,7 @@ use super::rules::matches;
 const SHOWN: usize = 60;
 
 /// Why the payload is not wanted; `None` if each field holds one of its values.
-pub(super) fn unmatched(fields: &BTreeMap<FieldPath, Vec<FieldValue>>, payload: Option<&[u8]>) -> Option<String> {
+pub(crate) fn unmatched(fields: &BTreeMap<FieldPath, Vec<FieldValue>>, payload: Option<&[u8]>) -> Option<String> {
     let (first, _) = fields.first_key_value()?;
     let steps: Vec<Vec<&str>> = fields.keys().map(|path| path.steps().collect()).collect();
     let asked = steps.iter().zip(fields.values()).map(|(steps, values)| Asked { steps, values, element: false });

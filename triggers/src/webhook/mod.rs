@@ -29,3 +29,6 @@ pub use headers::{Ambiguous, Headers};
 pub use normalised::Normalised;
 pub use receive::{Answer, Receiver};
 pub use rules::{Decision, decide, matches};
+
+pub(crate) use fields::unmatched;
+pub(crate) use rules::matches as glob_matches;

@@ -6,8 +6,9 @@ use serde::Deserialize;
 
 use super::Lines;
 use super::cron::Keys;
-use crate::manifest::{AdapterKind, FieldPath, FieldValue, ManifestError, TriggerSpec, WebhookTrigger};
-use crate::name::{HookPath, SecretName};
+use super::queue::Keys as QueueKeys;
+use crate::manifest::{AdapterKind, FieldPath, FieldValue, ManifestError, QueueTrigger, TriggerSpec, WebhookTrigger};
+use crate::name::{BrokerName, HookPath, SecretName};
 use crate::unit::Span;
 
 /// Most fields that a trigger matches, and most values of each.
@@ -41,6 +42,16 @@ pub(super) struct RawTrigger {
     backlog: Option<u32>,
     jitter: Option<Span>,
     data: Option<toml::Value>,
+    queue: Option<String>,
+    source: Option<BrokerName>,
+    subject: Option<String>,
+    batch_size: Option<u32>,
+    batch_window: Option<Span>,
+    max_in_flight: Option<u32>,
+    max_attempts: Option<u32>,
+    backoff: Option<Span>,
+    backoff_max: Option<Span>,
+    attributes: Option<toml::Table>,
 }
 
 /// The key that breaks a rule, and what to write instead.
@@ -49,18 +60,26 @@ struct Broken(&'static str, String);
 impl RawTrigger {
     /// Checks the trigger, the `nth` of its manifest.
     pub(super) fn check(mut self, lines: &Lines<'_>, nth: usize) -> Result<TriggerSpec, ManifestError> {
-        let cron = self.cron();
+        let (cron, queue) = (self.cron(), self.queue());
+        let foreign = |of: Option<&'static str>, whose: &str| match of {
+            Some(key) => broken(key, format!("belongs to {whose}; leave it out")),
+            None => Ok(()),
+        };
+        let (of_cron, of_queue) = (foreign(cron.any(), "a cron trigger"), foreign(queue.any(), "a queue trigger"));
         let checked = match self.kind.as_str() {
-            "webhook" => match cron.any() {
-                Some(key) => broken(key, "belongs to a cron trigger; leave it out"),
-                None => self.webhook().map(TriggerSpec::Webhook),
-            },
-            "cron" => match self.of_webhook() {
-                Some(key) => broken(key, "belongs to a webhook; leave it out"),
-                None => cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| Broken(key, message)),
-            },
-            "queue" | "http" => broken("type", "only \"webhook\" and \"cron\" are available in this version"),
-            _ => broken("type", "this is no trigger type; write \"webhook\" or \"cron\""),
+            "webhook" => of_cron.and(of_queue).and_then(|()| self.webhook()).map(TriggerSpec::Webhook),
+            "cron" => foreign(self.of_webhook(), "a webhook").and(of_queue).and_then(|()| {
+                cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| Broken(key, message))
+            }),
+            "queue" => {
+                let fields = std::mem::take(&mut self.fields);
+                foreign(self.of_webhook(), "a webhook").and(of_cron).and_then(|()| {
+                    let spec = queue.checked().map_err(|(key, message)| Broken(key, message))?;
+                    Ok(TriggerSpec::Queue(QueueTrigger { fields: matched(fields)?, ..spec }))
+                })
+            }
+            "http" => broken("type", "only \"webhook\", \"cron\" and \"queue\" are available in this version"),
+            _ => broken("type", "this is no trigger type; write \"webhook\", \"cron\" or \"queue\""),
         };
         checked.map_err(|Broken(key, message)| ManifestError {
             line: lines.of("trigger", nth, key),
@@ -82,6 +101,22 @@ impl RawTrigger {
             backlog: self.backlog.take(),
             jitter: self.jitter.take(),
             data: self.data.take(),
+        }
+    }
+
+    /// The keys of a queue trigger, taken out.
+    fn queue(&mut self) -> QueueKeys {
+        QueueKeys {
+            queue: self.queue.take(),
+            source: self.source.take(),
+            subject: self.subject.take(),
+            batch_size: self.batch_size.take(),
+            batch_window: self.batch_window.take(),
+            max_in_flight: self.max_in_flight.take(),
+            max_attempts: self.max_attempts.take(),
+            backoff: self.backoff.take(),
+            backoff_max: self.backoff_max.take(),
+            attributes: self.attributes.take(),
         }
     }
 
@@ -115,11 +150,7 @@ impl RawTrigger {
                 "an event's name has no space; GitLab's `Push Hook` is written \"push\", its `Tag Push Hook` \"tag_push\"",
             );
         }
-        let mut fields = BTreeMap::new();
-        collect("", self.fields, &mut fields)?;
-        if fields.len() > MATCHES {
-            return broken("match", format!("at most {MATCHES} fields can be matched"));
-        }
+        let fields = matched(self.fields)?;
         Ok(WebhookTrigger { path, adapter, secret: self.secret, events: self.events, branches: self.branches, fields })
     }
 }
@@ -149,6 +180,16 @@ fn signing(adapter: AdapterKind, secret: Option<&SecretName>, public: Option<boo
         (_, None, _) => broken("secret", "name the signing secret, as in the operator's [secrets]"),
         (_, Some(_), _) => Ok(()),
     }
+}
+
+/// What `match` says.
+fn matched(table: toml::Table) -> Result<BTreeMap<FieldPath, Vec<FieldValue>>, Broken> {
+    let mut fields = BTreeMap::new();
+    collect("", table, &mut fields)?;
+    if fields.len() > MATCHES {
+        return broken("match", format!("at most {MATCHES} fields can be matched"));
+    }
+    Ok(fields)
 }
 
 /// Paths and values of `match`; a table within it is the same as a dotted key.

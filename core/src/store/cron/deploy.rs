@@ -25,7 +25,7 @@ pub(in crate::store) async fn replace(
         .iter()
         .filter_map(|trigger| match trigger {
             TriggerSpec::Cron(spec) => Some(spec),
-            TriggerSpec::Webhook(_) => None,
+            TriggerSpec::Webhook(_) | TriggerSpec::Queue(_) => None,
         })
         .collect();
     let ids: Vec<Uuid> = specs.iter().map(|_| TriggerId::new().uuid()).collect();

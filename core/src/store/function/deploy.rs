@@ -126,7 +126,7 @@ pub(super) fn expect(
 fn webhooks(manifest: &Manifest) -> impl Iterator<Item = &WebhookTrigger> {
     manifest.triggers.iter().filter_map(|trigger| match trigger {
         TriggerSpec::Webhook(spec) => Some(spec),
-        TriggerSpec::Cron(_) => None,
+        TriggerSpec::Cron(_) | TriggerSpec::Queue(_) => None,
     })
 }
 
@@ -274,6 +274,7 @@ pub(super) async fn replace_triggers(
     .fetch_all(&mut *tx)
     .await?;
     kept.extend(crate::store::cron::deploy::replace(tx, namespace, manifest, now).await?);
+    kept.extend(crate::store::message::deploy::replace(tx, namespace, manifest, now).await?);
     sqlx::query!(
         "DELETE FROM triggers WHERE namespace = $1 AND function = $2 AND id <> ALL($3)",
         namespace.as_str(),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::CHANNEL;
 use crate::backoff::Backoff;
 use crate::id::InvocationId;
+use crate::name::Namespace;
 use crate::store::{Store, StoreError};
 
 /// Payload of [`Wakeup::Schedules`].
@@ -36,8 +37,10 @@ pub enum Wakeup {
     Cancel(InvocationId),
     /// This invocation is terminal.
     Done(InvocationId),
-    /// Schedules have been added, changed, paused, resumed or removed.
+    /// Schedules and queue triggers have been added, changed, paused, resumed or removed.
     Schedules,
+    /// There is something to take from this queue.
+    Messages(Namespace, String),
 }
 
 impl Wakeup {
@@ -46,6 +49,10 @@ impl Wakeup {
         let id = |text: &str| Uuid::from_str(text).ok().map(InvocationId::from);
         match payload.split_once(':') {
             Some(("cancel", text)) => id(text).map_or(Self::Work, Self::Cancel),
+            Some(("messages", text)) => text
+                .split_once('/')
+                .and_then(|(namespace, queue)| Some(Self::Messages(Namespace::new(namespace).ok()?, queue.to_owned())))
+                .unwrap_or(Self::Work),
             Some(("done", text)) => id(text).map_or(Self::Work, Self::Done),
             _ if payload == SCHEDULES => Self::Schedules,
             _ => Self::Work,
@@ -162,6 +169,8 @@ mod tests {
         assert_eq!(Wakeup::parse(&format!("done:{}", id.uuid())), Wakeup::Done(id));
         assert_eq!(Wakeup::parse(&format!("cancel:{}", id.uuid())), Wakeup::Cancel(id));
         assert_eq!(Wakeup::parse(SCHEDULES), Wakeup::Schedules);
+        let messages = Wakeup::Messages(Namespace::default_namespace(), "b.f.q/x".to_owned());
+        assert_eq!(Wakeup::parse("messages:default/b.f.q/x"), messages);
         for text in ["work", "", "done:", "done:x", "later:1"] {
             assert_eq!(Wakeup::parse(text), Wakeup::Work);
         }

@@ -1,0 +1,262 @@
+//! The service that takes and settles: it wakes up when a message is there or an invocation has ended, and looks once a second in any
+//! case. Whatever a wake-up that got lost would have told is found then.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use runlet_core::clock::{self, Timestamp};
+use runlet_core::id::InvocationId;
+use runlet_core::metric;
+use runlet_core::store::message::{Consumer, Fate, Hints, QueueKey, Taken};
+use runlet_core::store::queue::{Wakeup, Wakeups};
+use runlet_core::store::{Store, StoreError};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{choose, decide};
+
+/// How often everything is looked at without a reason.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often triggers are read, and old keys forgotten, without a reason.
+const RELOAD: Duration = Duration::from_secs(15);
+
+/// How often messages are looked for that were committed late, below the places that were looked at already.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Ends that come within this time are settled together.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// Pause after a failure of the database.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// Most messages looked at in a take.
+const MOST: u32 = 512;
+
+/// Most takes from one queue before the others have their turn.
+const TURNS: usize = 4;
+
+/// Takes and settles messages.
+#[derive(Debug)]
+pub struct Service {
+    store: Store,
+    consumers: BTreeMap<QueueKey, Vec<Consumer>>,
+    hints: HashMap<QueueKey, Hints>,
+    /// Queues in which there may be something to take.
+    hot: BTreeSet<QueueKey>,
+    /// Invocations that have ended; most of them have no messages.
+    ended: Vec<InvocationId>,
+    /// When a batch that waits for more is to go as it is.
+    windows: BTreeMap<QueueKey, Timestamp>,
+    due: Option<Timestamp>,
+    settle: Option<Instant>,
+    look: Instant,
+    reload: Instant,
+    late: Instant,
+}
+
+impl Service {
+    /// A service on this ledger.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            consumers: BTreeMap::new(),
+            hints: HashMap::new(),
+            hot: BTreeSet::new(),
+            ended: Vec::new(),
+            windows: BTreeMap::new(),
+            due: None,
+            settle: None,
+            look: now,
+            reload: now,
+            late: now + LATE,
+        }
+    }
+
+    /// Works until `stop`. What is ready after that is the next server's.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let Some(mut wakeups) = self.listen(&stop).await else { return };
+        while !stop.is_cancelled() {
+            if let Err(error) = self.work().await {
+                tracing::warn!(%error, "could not look after queues; trying again");
+                tokio::select! {
+                    () = sleep(AFTER_FAILURE) => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep_until(self.wake_at()) => {}
+                wakeup = wakeups.next() => self.hear(wakeup),
+            }
+        }
+    }
+
+    async fn listen(&self, stop: &CancellationToken) -> Option<Wakeups> {
+        loop {
+            match self.store.wakeups().await {
+                Ok(wakeups) => return Some(wakeups),
+                Err(error) => tracing::warn!(%error, "could not listen for messages"),
+            }
+            tokio::select! {
+                () = sleep(AFTER_FAILURE) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn hear(&mut self, wakeup: Wakeup) {
+        match wakeup {
+            Wakeup::Messages(namespace, queue) => {
+                self.hot.insert((namespace, queue));
+            }
+            Wakeup::Done(invocation) if !self.consumers.is_empty() => {
+                self.ended.push(invocation);
+                self.settle.get_or_insert_with(|| Instant::now() + GATHER);
+            }
+            Wakeup::Schedules => self.reload = Instant::now(),
+            Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) => {}
+        }
+    }
+
+    /// When there is something to do without being told.
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let moments = self.windows.values().chain(&self.due).map(|moment| {
+            let left = moment.signed_duration_since(clock::now()).to_std().unwrap_or_default();
+            now + left + Duration::from_millis(1)
+        });
+        let hot = (!self.hot.is_empty()).then_some(now);
+        let timers = [Some(self.look), Some(self.reload), self.settle, hot];
+        timers.into_iter().flatten().chain(moments).fold(now + LOOK, Instant::min)
+    }
+
+    async fn work(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if self.reload <= now {
+            self.load().await?;
+            self.store.prune_messages().await?;
+            self.reload = Instant::now() + RELOAD;
+        }
+        if self.settle.is_some_and(|at| at <= now) {
+            self.settle = None;
+            let ended = std::mem::take(&mut self.ended);
+            self.settle(&ended).await?;
+        }
+        if self.due.is_some_and(|due| due <= clock::now()) {
+            self.release().await?;
+        }
+        if self.look <= now {
+            self.release().await?;
+            let ended = self.store.ended_unsettled().await?;
+            self.settle(&ended).await?;
+            if self.late <= now {
+                self.hints.clear();
+                self.late = Instant::now() + LATE;
+            }
+            self.hot.extend(self.store.ready_queues().await?);
+            self.look = Instant::now() + LOOK;
+        }
+        let clock = clock::now();
+        let over = self.windows.iter().filter(|(_, at)| **at <= clock).map(|(queue, _)| queue.clone());
+        self.hot.extend(over.collect::<Vec<_>>());
+        while let Some(queue) = self.hot.pop_first() {
+            self.take(queue).await?;
+            // An end frees a place: whoever settles late starts late.
+            if self.settle.is_some_and(|at| at <= Instant::now()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let mut consumers: BTreeMap<QueueKey, Vec<Consumer>> = BTreeMap::new();
+        for consumer in self.store.consumers().await? {
+            let queue = consumer.spec.ledger_queue(&consumer.function);
+            consumers.entry((consumer.namespace.clone(), queue)).or_default().push(consumer);
+        }
+        self.hot.extend(consumers.keys().cloned());
+        self.consumers = consumers;
+        Ok(())
+    }
+
+    async fn release(&mut self) -> Result<(), StoreError> {
+        let (queues, next) = self.store.release_due().await?;
+        self.hot.extend(queues);
+        self.due = next;
+        Ok(())
+    }
+
+    async fn settle(&mut self, ended: &[InvocationId]) -> Result<(), StoreError> {
+        for ended in ended.chunks(256) {
+            let queues = self.store.settle(ended, |ended| counted(decide(ended))).await?;
+            if !queues.is_empty() {
+                self.due.get_or_insert_with(|| clock::now() + RELOAD);
+                self.hot.extend(queues);
+                let (_, next) = self.store.release_due().await?;
+                self.due = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is there for the triggers of a queue, a few times at most; what is left then waits behind the other queues.
+    async fn take(&mut self, queue: QueueKey) -> Result<(), StoreError> {
+        let Some(consumers) = self.consumers.get(&queue) else { return Ok(()) };
+        self.windows.remove(&queue);
+        let triggers: Vec<_> = consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
+        let wanted = consumers.iter().map(|one| one.spec.batch_size.saturating_mul(one.spec.max_in_flight)).max();
+        let limit = wanted.unwrap_or(1).clamp(16, MOST);
+        let hints = self.hints.entry(queue.clone()).or_default();
+        for _ in 0..TURNS {
+            let mut wait = None;
+            let now = clock::now();
+            let taken = self.store.take(&queue, &triggers, hints, limit, |candidates, free| {
+                let (choice, until) = choose(consumers, candidates, free, now);
+                wait = until;
+                choice
+            });
+            let Some(taken) = taken.await? else { return Ok(()) };
+            note(&queue, taken);
+            if let Some(until) = wait {
+                self.windows.insert(queue.clone(), until);
+            }
+            if !taken.more {
+                return Ok(());
+            }
+        }
+        self.hot.insert(queue);
+        Ok(())
+    }
+}
+
+fn note((namespace, queue): &QueueKey, taken: Taken) {
+    if taken.unwanted > 0 {
+        metric::messages("unwanted", taken.unwanted as u64);
+    }
+    if taken.dead > 0 {
+        metric::messages("dead", taken.dead as u64);
+        tracing::warn!(%namespace, queue.name = queue, messages = taken.dead, "messages became dead letters");
+    }
+    if taken.invocations > 0 {
+        tracing::debug!(%namespace, queue.name = queue, invocations = taken.invocations, "messages taken");
+    }
+}
+
+fn counted(fates: Vec<Fate>) -> Vec<Fate> {
+    for fate in &fates {
+        metric::messages(
+            match fate {
+                Fate::Done => "done",
+                Fate::Again(..) => "again",
+                Fate::Dead(_) => "dead",
+            },
+            1,
+        );
+    }
+    fates
+}
