@@ -66,6 +66,10 @@ verify-cron: setup ## Schedules against croner and cronsim on 2,000 random patte
 verify-postgres: setup ## Cut, kill, stop and freeze Postgres under load; the table goes to docs/verify/postgres.md
 	@tests/verify.sh postgres
 
+verify-brokers: peers ## 10,000 messages of NATS and RabbitMQ, and of a built-in queue, with broker and server killed; the table goes to docs/verify/brokers.md
+	@tests/setup.sh install tests
+	@tests/verify.sh brokers queue
+
 verify-upgrade: setup ## Build the previous release, work with it, and go on with this one on its data
 	@tests/verify.sh upgrade
 

@@ -19,7 +19,8 @@ use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
-use runlet_triggers::cron;
+use runlet_triggers::queue::{Bridge, Brokers};
+use runlet_triggers::{cron, queue};
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -63,6 +64,8 @@ pub(crate) struct Server {
     pub config: Config,
     /// The operator's secrets.
     pub secrets: ConfiguredSecrets,
+    /// The operator's message brokers.
+    pub brokers: Brokers,
     /// What root made for it.
     pub prepared: Prepared,
     /// Makes sandboxes.
@@ -113,7 +116,8 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
 /// # Errors
 /// What kept it from starting or from ending well.
 pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Result<(), LifeError> {
-    let Server { config, secrets, prepared, zygote, stats, tls } = server;
+    let Server { config, secrets, brokers, prepared, zygote, stats, tls } = server;
+    let brokers = Arc::new(brokers);
     // From the first moment on: a signal that comes during the start must not be lost.
     let mut signals = Signals::new()?;
     let hangup = signal(SignalKind::hangup()).map_err(io("listen for signals"))?;
@@ -135,7 +139,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let serving = TaskTracker::new();
     let key = FingerprintKey::new(prepared.fingerprint_key);
     serving.spawn(stats.clone().upkeep(store.clone(), stop.soft.clone()));
-    let guard = guard(&config, &engine, &store, secrets, (key, disk), &stop, stats);
+    let guard = guard(&config, &engine, &store, (secrets, Arc::clone(&brokers)), (key, disk), &stop, stats);
     let line = format!("runlet is ready on {} and {}\n", prepared.sockets.url, prepared.sockets.path.display());
     let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
     serving.spawn(tls::reload(hangup, tls, stop.soft.clone()));
@@ -143,6 +147,8 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     drop(guard);
     let schedules = TaskTracker::new();
     schedules.spawn(cron::Service::new(store.clone()).run(stop.soft.clone()));
+    schedules.spawn(queue::Service::new(store.clone()).run(stop.soft.clone()));
+    schedules.spawn(Bridge::new(store.clone(), brokers).run(stop.soft.clone()));
     schedules.close();
     say(&line);
 
@@ -156,7 +162,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     drain(&engine, grace, &mut signals, postgres).await;
     // What is being fired gets on record; what is due after that is the next server's, or the next start's.
     if timeout(REPLIES, schedules.wait()).await.is_err() {
-        tracing::warn!("the database does not answer: schedules are left as they are on record");
+        tracing::warn!("the database does not answer: schedules and queues are left as they are on record");
     }
     if timeout(REPLIES, serving.wait()).await.is_err() {
         tracing::warn!("some clients do not read their replies: their connections are closed");
@@ -214,7 +220,7 @@ fn guard(
     config: &Config,
     engine: &Arc<LocalEngine>,
     store: &Store,
-    secrets: Arc<dyn Secrets>,
+    (secrets, brokers): (Arc<dyn Secrets>, Arc<Brokers>),
     (key, disk): (FingerprintKey, Disk),
     stop: &Stop,
     stats: Stats,
@@ -226,6 +232,7 @@ fn guard(
         engine,
         store: store.clone(),
         secrets,
+        brokers,
         receiver,
         max_inflight_bytes: config.max_inflight_bytes.0,
         retention: config.retention(),

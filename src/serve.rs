@@ -99,12 +99,13 @@ fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in loaded.warnings.iter().chain(&warnings) {
         tracing::warn!("{warning}");
     }
+    let brokers = config::brokers::with_secrets(&config.brokers, &secrets)?;
     let stats = Stats::install()?;
     let tls = tls(&config)?;
     let (prepared, _lock) = prepare::prepare(&config)?;
     let zygote = zygote(&config, &prepared)?;
     privilege::drop_to(prepared.account.uid, prepared.account.gid).map_err(ServeError::Privilege)?;
-    live(Server { config, secrets, prepared, zygote, stats, tls })
+    live(Server { config, secrets, brokers, prepared, zygote, stats, tls })
 }
 
 /// Reads the certificate, where there is one; whatever is wrong with it is told before anything starts.

@@ -57,6 +57,8 @@ missing() {
 # What only the tests need: the peers of tests/peers come from npm and PyPI.
 missing_for_tests() {
     command -v npm >/dev/null || echo nodejs npm
+    command -v nats-server >/dev/null || echo nats-server
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
     /usr/bin/python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 }
 

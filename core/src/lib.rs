@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod cause;
 pub mod clock;
+pub mod cloudevent;
 #[cfg(test)]
 mod contract;
 pub mod disk;

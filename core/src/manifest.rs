@@ -129,6 +129,24 @@ impl Durability {
     }
 }
 
+/// What code is given as its event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Envelope {
+    /// The body, as it came.
+    #[default]
+    Raw,
+    /// A CloudEvent in structured mode: the one that came, or one made of what came.
+    Cloudevents,
+}
+
+impl Envelope {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Value of an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
@@ -212,6 +230,9 @@ pub struct Manifest {
     /// When the history of its synchronous calls is on disk.
     #[serde(default, skip_serializing_if = "Durability::is_default")]
     pub durability: Durability,
+    /// What its code is given as its event.
+    #[serde(default, skip_serializing_if = "Envelope::is_default")]
+    pub envelope: Envelope,
     /// Environment of the code.
     pub env: BTreeMap<String, EnvValue>,
     /// Its triggers.
@@ -385,6 +406,13 @@ mod tests {
                 hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [] }\n"),
                 hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a = [[1]] }\n"),
                 hook("adapter = \"github\"\nsecret = \"s\"\nmatch = { a.b = 1, \"a.b\" = 2 }\n"),
+                error("envelope = \"http\"\n"),
+                error("[[trigger]]\ntype = \"queue\"\nqueue = \"A\"\n"),
+                error("[[trigger]]\ntype = \"queue\"\nqueue = \"a\"\nbatch_size = 0\n"),
+                error("[[trigger]]\ntype = \"queue\"\nqueue = \"a\"\nsubject = \"x.>\"\n"),
+                error("[[trigger]]\ntype = \"queue\"\nqueue = \"a\"\nattributes = { kind = 7 }\n"),
+                error("[[trigger]]\ntype = \"queue\"\nqueue = \"a\"\nschedule = \"@daily\"\n"),
+                error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\nbatch_size = 3\n"),
                 error("= 3"),
             ]
             .join("\n")

@@ -6,6 +6,7 @@
 
 pub mod gitlab_ci;
 
+mod cloudevents;
 mod forge;
 mod github;
 mod gitlab;
@@ -27,6 +28,7 @@ pub fn adapter(kind: AdapterKind) -> &'static dyn Adapter {
         AdapterKind::Github => &github::Github,
         AdapterKind::Gitlab => &gitlab::Gitlab,
         AdapterKind::StandardWebhooks => &standard::Standard,
+        AdapterKind::Cloudevents => &cloudevents::CloudEvents,
         AdapterKind::Hmac => &hmac::Generic,
         AdapterKind::None => &public::Public,
     }

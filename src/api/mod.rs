@@ -42,6 +42,7 @@ use runlet_core::engine::Engine;
 use runlet_core::secret::Secrets;
 use runlet_core::store::Store;
 use runlet_core::store::retention::Retention;
+use runlet_triggers::queue::Brokers;
 use runlet_triggers::webhook::Receiver;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,8 @@ pub(crate) struct Api {
     pub store: Store,
     /// Which secrets exist, for whom.
     pub secrets: Arc<dyn Secrets>,
+    /// Which message brokers there are, for whom.
+    pub brokers: Arc<Brokers>,
     /// Takes webhooks.
     pub receiver: Receiver,
     /// Bytes of request bodies in memory.
@@ -103,11 +106,12 @@ impl Api {
         let Parts {
             engine, store, secrets, receiver, max_inflight_bytes, retention, disk, behind_proxy, stopping, ..
         } = parts;
-        let Parts { ci, stats, metrics_public, .. } = parts;
+        let Parts { ci, stats, metrics_public, brokers, .. } = parts;
         Arc::new(Self {
             engine,
             store,
             secrets,
+            brokers,
             receiver,
             budget: Budget::new(max_inflight_bytes),
             retention,
@@ -134,6 +138,8 @@ pub(crate) struct Parts {
     pub store: Store,
     /// Which secrets exist, for whom.
     pub secrets: Arc<dyn Secrets>,
+    /// Which message brokers there are, for whom.
+    pub brokers: Arc<Brokers>,
     /// Takes webhooks.
     pub receiver: Receiver,
     /// Most bytes of request bodies in memory.

@@ -12,7 +12,7 @@ use runlet_core::token::TokenSecret;
 
 use super::{
     alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history,
-    invoke, logs, revisions, rm, rollback, show, token, triggers, wait,
+    invoke, logs, queue, revisions, rm, rollback, show, token, triggers, wait,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -108,10 +108,12 @@ pub(crate) enum ClientCommand {
     Cancel(cancel::CancelArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
-    /// List triggers: hooks and schedules, with the next tick
+    /// List triggers: hooks, schedules and queues, and how they are
     Triggers(triggers::TriggersArgs),
     /// Pause and resume a schedule, look at its ticks
     Trigger(triggers::TriggerArgs),
+    /// Publish messages to queues, look into them, pause, purge and redrive them
+    Queue(queue::QueueArgs),
     /// Look at the history as a whole: how large it is, and when it goes
     History(history::HistoryArgs),
     /// Make, list and revoke API tokens
@@ -282,6 +284,9 @@ mod tests {
             "runlet functions --namespace ../x",
             "runlet cron next * -n 0",
             "runlet trigger pause Bad_Name",
+            "runlet queue publish q",
+            "runlet queue publish q --lines - --key k",
+            "runlet queue create Bad_Name",
         ] {
             let error = read(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -27,6 +27,7 @@ mod invoke;
 mod logs;
 mod output;
 mod page;
+mod queue;
 mod revision;
 mod revisions;
 mod rm;
@@ -90,6 +91,7 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
         ClientCommand::Triggers(args) => triggers::list(session, &args).await,
         ClientCommand::Trigger(args) => triggers::run(session, &args).await,
+        ClientCommand::Queue(args) => queue::run(session, &args).await,
         ClientCommand::History(args) => history::run(session, &args).await,
         ClientCommand::Token(args) => token::run(session, &args).await,
     };

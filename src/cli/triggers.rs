@@ -118,6 +118,9 @@ fn row(trigger: &TriggerRecord, now: Timestamp) -> [String; 6] {
             let state = format!("paused {} ago{note}", words::age(paused.at, now));
             (format!("cron {} ({})", spec.schedule, spec.zone), state)
         }
+        (TriggerSpec::Queue(spec), _) => {
+            (format!("queue {}", spec.ledger_queue(&trigger.function)), broker(trigger, now))
+        }
     };
     let last = trigger
         .last_tick
@@ -125,6 +128,13 @@ fn row(trigger: &TriggerRecord, now: Timestamp) -> [String; 6] {
         .map_or_else(dash, |tick| format!("{} {}", words::moment(tick.fires_at), tick.fate.as_str()));
     let next = trigger.next_at.map_or_else(dash, words::moment);
     [trigger.id.to_string(), trigger.function.to_string(), what, next, last, state]
+}
+
+/// How a queue trigger gets on with its broker; a built-in queue is always there.
+fn broker(trigger: &TriggerRecord, now: Timestamp) -> String {
+    let Some(broker) = &trigger.broker else { return "on".to_owned() };
+    let error = broker.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("{} for {}{error}", broker.state.as_str(), words::age(broker.since, now))
 }
 
 /// Pauses, resumes, or tells of ticks.

@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use runlet_core::name::{Namespace, SecretName};
+use runlet_core::name::{BrokerName, Namespace, SecretName};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::brokers::BrokerEntry;
 use super::error::{ConfigError, Source};
 use super::keep::{Days, NamespaceEntry};
 use super::keys::{self, KEYS, Kind};
@@ -31,6 +32,8 @@ pub(super) struct File {
     pub secrets: Vec<(SecretName, SecretEntry)>,
     /// The `[namespaces.NAME]` tables.
     pub namespaces: Vec<(Namespace, NamespaceEntry)>,
+    /// The `[brokers.NAME]` tables.
+    pub brokers: Vec<(BrokerName, BrokerEntry)>,
 }
 
 /// Reads the text of the file at `path`.
@@ -40,12 +43,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         let start = error.span().map_or(0, |span| span.start);
         ConfigError::new(reader.source(start), "", error.message().to_owned())
     })?;
-    let mut file = File { entries: Vec::new(), secrets: Vec::new(), namespaces: Vec::new() };
+    let mut file = File { entries: Vec::new(), secrets: Vec::new(), namespaces: Vec::new(), brokers: Vec::new() };
     for (name, value) in table.get_ref() {
         if name.get_ref() == "secrets" {
             file.secrets = reader.secrets(value)?;
         } else if let (true, Some(table)) = (keys::is_table(name.get_ref()), value.get_ref().as_table()) {
             reader.table(name.get_ref(), table, &mut file.entries)?;
+        } else if name.get_ref() == "brokers" {
+            file.brokers = reader.brokers(value)?;
         } else if name.get_ref() == "namespaces" {
             file.namespaces = reader.namespace_tables(value)?;
         } else {
@@ -55,16 +60,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     Ok(file)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
-type Value<'a> = Spanned<DeValue<'a>>;
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     /// The place of byte `offset`.
-    fn source(&self, offset: usize) -> Source {
+    pub(super) fn source(&self, offset: usize) -> Source {
         let line = self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
         Source::File(self.path.to_owned(), line)
     }
@@ -183,7 +188,7 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    fn namespaces(&self, source: &Source, key: &str, list: &[Value<'_>]) -> Result<Vec<Namespace>, ConfigError> {
+    pub(super) fn namespaces(&self, source: &Source, key: &str, list: &[Value<'_>]) -> Result<Vec<Namespace>, ConfigError> {
         let fail = |message: String| ConfigError::new(source.clone(), key, message);
         if list.is_empty() {
             return Err(fail("nobody could use it; name at least one namespace".to_owned()));

@@ -62,7 +62,8 @@ pub(crate) fn load(flags: &Flags) -> Result<Loaded, ConfigError> {
 /// The first rule that is broken, with its place and the remedy.
 pub(crate) fn check(path: Option<&Path>) -> Result<String, ConfigError> {
     let mut loaded = load(&Flags { config: path.map(Path::to_owned), values: Vec::new() })?;
-    let (_, warnings) = super::secrets::read(&loaded.config.secrets)?;
+    let (secrets, warnings) = super::secrets::read(&loaded.config.secrets)?;
+    super::brokers::with_secrets(&loaded.config.brokers, &secrets)?;
     loaded.warnings.extend(warnings);
     Ok(loaded.show())
 }
@@ -120,6 +121,7 @@ impl Loaded {
         }
         self.config.secrets = file.secrets.into_iter().collect();
         self.config.namespaces = file.namespaces.into_iter().collect();
+        self.config.brokers = file.brokers.into_iter().collect();
         Ok(())
     }
 
@@ -186,6 +188,10 @@ impl Loaded {
         for (name, entry) in &self.config.namespaces {
             let keep = entry.retention.unwrap_or(self.config.retention);
             let _ = writeln!(out, "namespace {name} with retention = \"{keep}\" # {}", entry.source);
+        }
+        for (name, entry) in &self.config.brokers {
+            let namespaces: Vec<&str> = entry.namespaces.iter().map(|name| name.as_str()).collect();
+            let _ = writeln!(out, "broker {name} at {}, for {} # {}", entry.url, namespaces.join(", "), entry.source);
         }
         for warning in &self.warnings {
             let _ = writeln!(out, "warning: {warning}");
@@ -312,6 +318,10 @@ mod tests {
                 error("[namespaces.a]\nkeep = 7\n"),
                 error("[namespaces.a]\nretention = 7\n"),
                 error("[namespaces]\na = 7\n"),
+                error("[brokers.a]\nurl = \"kafka://h\"\n"),
+                error("[brokers.a]\nurl = \"nats://u:p@h\"\n"),
+                error("[brokers.a]\npassword = \"hunter2\"\n"),
+                error("[brokers.a]\nuser = \"u\"\n"),
                 error("= 3\n"),
             ]
             .join("\n")

@@ -4,6 +4,7 @@
 //! how it is read, checked and shown, so that no layer knows a key that another does not. The value of a secret is not
 //! here: [`secrets`] reads it, and nothing shows it.
 
+pub(crate) mod brokers;
 pub(crate) mod ci;
 mod error;
 mod file;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use runlet_core::disk::Floor;
-use runlet_core::name::{Namespace, SecretName};
+use runlet_core::name::{BrokerName, Namespace, SecretName};
 use runlet_core::unit::{ByteSize, Span};
 
 pub(crate) use error::ConfigError;
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub namespaces: BTreeMap<Namespace, keep::NamespaceEntry>,
     /// Where secrets are, and who may use them.
     pub secrets: BTreeMap<SecretName, secrets::SecretEntry>,
+    /// Message brokers that triggers may take from: the `[brokers.NAME]` tables.
+    pub brokers: BTreeMap<BrokerName, brokers::BrokerEntry>,
 }
 
 impl Config {
@@ -134,6 +137,7 @@ impl Default for Config {
             disk_floor: Floor::Usual,
             namespaces: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            brokers: BTreeMap::new(),
         }
     }
 }

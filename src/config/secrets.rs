@@ -50,6 +50,15 @@ pub(crate) struct SecretEntry {
 #[derive(Debug, Default)]
 pub(crate) struct ConfiguredSecrets {
     values: HashMap<(Namespace, SecretName), Secret>,
+    /// All of them, for what the operator himself configures.
+    all: HashMap<SecretName, Secret>,
+}
+
+impl ConfiguredSecrets {
+    /// The secret that another part of the configuration names.
+    pub(crate) fn of_operator(&self, name: &SecretName) -> Option<Secret> {
+        self.all.get(name).cloned()
+    }
 }
 
 impl Secrets for ConfiguredSecrets {
@@ -95,6 +104,7 @@ pub(crate) fn read(
             return Err(fail(format!("its value is empty; write it into {}", entry.place)));
         }
         let secret = Secret::new(value);
+        secrets.all.insert(name.clone(), secret.clone());
         for namespace in &entry.namespaces {
             secrets.values.insert((namespace.clone(), name.clone()), secret.clone());
         }

@@ -84,3 +84,14 @@ fn standard_webhooks_and_gitlab_signed_by_the_official_libraries() {
     all_ran(&host, "on-message", &runs.into());
     host.finish();
 }
+
+#[test]
+fn cloud_events_of_the_official_sdks_go_both_ways() {
+    let host = TestHost::start();
+    let hook = "envelope = \"cloudevents\"\n[[trigger]]\ntype = \"webhook\"\npath = \"ce\"\nadapter = \"cloudevents\"\nsecret = \"gh-hook\"\n";
+    host.python("f", hook, "def handle(event, context):\n    return event\n");
+    for (program, events) in [("cloudevents_sdk.py", 6), ("cloudevents_sdk.mjs", 4)] {
+        assert_eq!(run(&host, program, HOOK_SECRET, &[])["events"], events, "{program}");
+    }
+    host.finish();
+}

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use trigger::RawTrigger;
 
-use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
+use super::{Durability, EnvValue, Envelope, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
 use crate::limits::Limits;
 use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
@@ -138,6 +138,7 @@ impl Check<'_> {
             concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
             durability: raw.durability.unwrap_or_default(),
+            envelope: self.envelope(raw.envelope.as_deref())?,
             env: raw.env,
             triggers,
         })
@@ -175,10 +176,15 @@ impl Check<'_> {
         if raw.min_warm.is_some_and(|n| n != 0) {
             return self.fail("min_warm", "only 0 is available in this version");
         }
-        if raw.envelope.as_deref().is_some_and(|envelope| envelope != "raw") {
-            return self.fail("envelope", "only \"raw\" is available in this version");
-        }
         Ok(())
+    }
+
+    fn envelope(&self, text: Option<&str>) -> Result<Envelope, ManifestError> {
+        match text {
+            None | Some("raw") => Ok(Envelope::Raw),
+            Some("cloudevents") => Ok(Envelope::Cloudevents),
+            Some(_) => self.fail("envelope", "only \"raw\" and \"cloudevents\" are available in this version"),
+        }
     }
 
     fn reset(&self, text: Option<&str>, runtime: RuntimeKind) -> Result<Reset, ManifestError> {

@@ -19,13 +19,16 @@ pub enum AdapterKind {
     StandardWebhooks,
     /// A hex HMAC-SHA256 of the raw body in `X-Signature-256` (with or without `sha256=`).
     Hmac,
+    /// A CloudEvent, with a bearer token.
+    Cloudevents,
     /// Nothing is verified; only for triggers that say `public = true`.
     None,
 }
 
 impl AdapterKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Github, Self::Gitlab, Self::StandardWebhooks, Self::Hmac, Self::None];
+    pub const ALL: [Self; 6] =
+        [Self::Github, Self::Gitlab, Self::StandardWebhooks, Self::Hmac, Self::Cloudevents, Self::None];
 
     /// The word for it.
     #[must_use]
@@ -35,6 +38,7 @@ impl AdapterKind {
             Self::Gitlab => "gitlab",
             Self::StandardWebhooks => "standard-webhooks",
             Self::Hmac => "hmac",
+            Self::Cloudevents => "cloudevents",
             Self::None => "none",
         }
     }

@@ -8,17 +8,17 @@ use runlet_core::cause::Cause;
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
-use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
+use runlet_core::manifest::{EnvValue, Envelope, Manifest, OnLost, Reset};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::body;
+use super::{body, envelope};
 use crate::admission::{FunctionKey, SandboxKey, Want};
 use crate::host::sandbox::{ProcessSpec, SandboxRequest};
-use crate::session::{Invocation, Launch, Spout};
+use crate::session::{BodyKind, Invocation, Launch, Spout};
 
 /// Where a program finds the context in the sandbox.
 const CONTEXT_FILE: &str = "/tmp/runlet-context.json";
@@ -113,9 +113,20 @@ impl Job {
         self.pieces.clone().map_or_else(Spout::closed, |pieces| Spout::new(pieces, Box::new(begins)))
     }
 
+    /// What a program reads.
+    pub(super) fn stdin(&self) -> Bytes {
+        match self.manifest.envelope {
+            Envelope::Raw => self.payload.clone(),
+            Envelope::Cloudevents => envelope::document(self),
+        }
+    }
+
     /// The call, for a runner.
     pub(super) fn call(&self, deadline: Timestamp) -> Invocation {
-        let (body_kind, body) = body::event(self.content_type.as_deref(), &self.payload);
+        let (body_kind, body) = match self.manifest.envelope {
+            Envelope::Raw => body::event(self.content_type.as_deref(), &self.payload),
+            Envelope::Cloudevents => (BodyKind::Json, envelope::document(self)),
+        };
         Invocation { context: self.context(deadline), body_kind, body }
     }
 

@@ -12,6 +12,7 @@ mod body;
 mod call;
 mod claim;
 mod detach;
+mod envelope;
 mod job;
 mod lease;
 mod manifests;

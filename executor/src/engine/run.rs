@@ -308,7 +308,7 @@ impl Shared {
         let running = self.note(job, StartKind::Cold, leased.name());
         let bounds = (deadline.at, self.options.max_result);
         let program = job.program(env, deadline.wall);
-        let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;
+        let invoked = leased.run(program, job.stdin(), bounds, &live.token, sink).await;
         let end = leased.release(&self.pool).await;
         Ended::after(invoked, Some(running), Spout::closed()).and_sandbox(end, true)
     }

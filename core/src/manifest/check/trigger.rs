@@ -137,7 +137,7 @@ impl RawTrigger {
     fn webhook(self) -> Result<WebhookTrigger, Broken> {
         let adapter = self.adapter.as_deref().and_then(adapter);
         let Some(adapter) = adapter else {
-            return broken("adapter", "write \"github\", \"gitlab\", \"standard-webhooks\", \"hmac\" or \"none\"");
+            return broken("adapter", "write \"github\", \"gitlab\", \"standard-webhooks\", \"hmac\", \"cloudevents\" or \"none\"");
         };
         let Some(path) = self.path else {
             return broken("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}");

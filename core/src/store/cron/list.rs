@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::id::{InvocationId, TriggerId};
 use crate::manifest::TriggerSpec;
 use crate::name::{FunctionName, Namespace};
+use crate::store::message::BrokerState;
 use crate::store::queue::cancel::notify;
 use crate::store::queue::wakeup::SCHEDULES;
 
@@ -38,6 +39,9 @@ pub struct TriggerRecord {
     /// cron: the last tick that was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_tick: Option<TickRecord>,
+    /// queue: how the servers get on with the broker, the worst of them; missing for built-in queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerState>,
 }
 
 /// A pause.
@@ -79,6 +83,9 @@ struct Row {
     fate: Option<String>,
     invocation: Option<InvocationId>,
     decided_at: Option<Timestamp>,
+    broker_state: Option<String>,
+    broker_error: Option<String>,
+    broker_since: Option<Timestamp>,
 }
 
 impl Row {
@@ -97,7 +104,14 @@ impl Row {
         };
         let paused = self.paused_at.map(|at| Paused { at, note: self.note });
         let spec = noun("triggers", &id, spec)?;
-        Ok(TriggerRecord { id, function: self.function, spec, cursor: self.cursor, next_at: None, paused, last_tick })
+        let broker = match (self.broker_state, self.broker_since) {
+            (Some(state), Some(since)) => {
+                Some(BrokerState { state: word("broker_states", &id, &state)?, error: self.broker_error, since })
+            }
+            _ => None,
+        };
+        let (function, cursor) = (self.function, self.cursor);
+        Ok(TriggerRecord { id, function, spec, cursor, next_at: None, paused, last_tick, broker })
     }
 }
 
@@ -118,12 +132,17 @@ impl Store {
             Row,
             r#"SELECT t.id AS "id: TriggerId", t.function AS "function: FunctionName", t.kind, t.spec,
                    s.cursor AS "cursor?", s.paused_at, s.note, k.fires_at AS "fires_at?", k.fate AS "fate?",
-                   k.invocation AS "invocation: InvocationId", k.decided_at AS "decided_at?"
+                   k.invocation AS "invocation: InvocationId", k.decided_at AS "decided_at?",
+                   b.state AS "broker_state?", b.error AS "broker_error?", b.since AS "broker_since?"
                FROM triggers t
                LEFT JOIN cron_schedules s ON s.trigger = t.id
                LEFT JOIN LATERAL (
                  SELECT * FROM cron_ticks c WHERE c.trigger = t.id ORDER BY c.fires_at DESC LIMIT 1
                ) k ON true
+               LEFT JOIN LATERAL (
+                 SELECT * FROM broker_states s WHERE s.trigger = t.id AND s.seen_at > now() - interval '30 seconds'
+                 ORDER BY s.state <> 'failing', s.state <> 'connecting', s.since LIMIT 1
+               ) b ON true
                WHERE t.namespace = $1 AND ($2::text IS NULL OR t.function = $2) AND ($3::uuid IS NULL OR t.id = $3)
                  AND ($4::uuid IS NULL OR t.id > $4)
                ORDER BY t.id LIMIT $5"#,

@@ -1,0 +1,267 @@
+//! NATS JetStream and RabbitMQ, each the real server of Debian, started privately on loopback: what is published there is done here.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::super::wait::scaled;
+use super::*;
+
+const ADDER: &str = "def handle(event, context):\n    return event\n";
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has room");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// A nats-server with JetStream; users `runlet` with the password `wonder`.
+struct Nats {
+    port: u16,
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl Nats {
+    fn new(dir: PathBuf) -> Self {
+        let mut nats = Self { port: free_port(), dir, child: None };
+        nats.start();
+        nats
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("nats.log")).expect("writable");
+        let child = Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
+            .arg(self.dir.join("js"))
+            .args(["--user", "runlet", "--pass", "wonder"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server is installed: tests/setup.sh install tests");
+        self.child = Some(child);
+        until("nats-server listens", secs(20), || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Publishes by a client of others (tests/peers), which waits for the broker's confirmation of each.
+#[track_caller]
+fn peer(program: &str, args: &[&str]) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below the target directory");
+    let peers = target.join("peers");
+    let installed = Command::new(here.join("install.sh")).arg(&peers).status().expect("bash is there");
+    assert!(installed.success(), "tests/peers/install.sh failed");
+    let output = Command::new("/usr/bin/python3")
+        .arg(peers.join(program))
+        .args(args)
+        .env("PYTHONPATH", peers.join("python"))
+        .output()
+        .expect("python3 is there");
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// How the only trigger of a function gets on with its broker.
+fn broker(host: &TestHost, function: &str) -> Value {
+    host.get(&format!("/v1/triggers?function={function}"))["triggers"][0]["broker"].clone()
+}
+
+/// Numbers that were dealt with, and how many runs that took.
+fn numbers(host: &TestHost) -> (usize, usize) {
+    let row = host.psql(
+        "SELECT count(DISTINCT convert_from(payload, 'UTF8')) || ' ' || count(*) FROM invocations
+         WHERE cause_kind = 'queue' AND state = 'succeeded'",
+    );
+    let (distinct, all) = row.split_once(' ').expect("two numbers");
+    (distinct.parse().expect("a number"), all.parse().expect("a number"))
+}
+
+fn config(name: &str, url: &str) -> String {
+    format!("[brokers.{name}]\nurl = \"{url}\"\nuser = \"runlet\"\nsecret = \"broker\"\nnamespaces = [\"default\"]\n")
+}
+
+#[test]
+fn nats_is_taken_over_whole_whoever_is_killed() {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("writable");
+    let mut nats = Nats::new(dir.path().to_owned());
+    let url = format!("nats://127.0.0.1:{}", nats.port);
+    let mut host = TestHost::builder()
+        .set("lease", "\"2s\"")
+        .own_secret("broker", "wonder")
+        .own_secret("wrong", "blunder")
+        .table(&config("events", &url))
+        .table(&config("locked", &url).replace("secret = \"broker\"", "secret = \"wrong\""))
+        .start();
+    // States that people can see: a stream that is not there yet, and a password that is wrong.
+    let source = |source: &str, rest: &str| trigger("ORDERS", &format!("source = \"{source}\"\nbackoff = \"10ms\"\n{rest}"));
+    host.python("f", &format!("max_concurrency = 4\n{}", source("events", "max_in_flight = 50\n")), ADDER);
+    until("the missing stream is told", secs(30), || {
+        let broker = broker(&host, "f");
+        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.contains("ORDERS"))
+    });
+    host.python("g", &source("locked", ""), ADDER);
+    until("the wrong password is told", secs(30), || {
+        let broker = broker(&host, "g");
+        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.to_lowercase().contains("authorization"))
+    });
+    let told = String::from_utf8_lossy(&host.cli(&["triggers"]).stdout).into_owned();
+    assert!(told.contains("failing") && !told.contains("blunder"), "{told}");
+    host.cli(&["rm", "g"]);
+    let unknown = host.scratch();
+    let manifest = super::super::calls::python_manifest("h", &trigger("X", "source = \"elsewhere\"\n"));
+    super::super::calls::write_function(&unknown, &[("function.toml", &manifest), ("main.py", ADDER)]);
+    let refused = host.cli(&["deploy", unknown.to_str().expect("ASCII")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("broker `elsewhere` is not configured"), "{refused:?}");
+
+    let all = scaled(500, 10_000);
+    let publish = |from: usize, to: usize| {
+        peer("publish.py", &["nats", &url, "ORDERS", "orders.new", &from.to_string(), &to.to_string()]);
+    };
+    publish(0, all / 2);
+    until("it is on, and some are done", secs(60), || broker(&host, "f")["state"] != "failing" && numbers(&host).0 > all / 8);
+    nats.kill();
+    until("the broker that is gone is told", secs(30), || broker(&host, "f")["state"] == "failing");
+    nats.start();
+    publish(all / 2, all);
+    until("more are done", secs(120), || numbers(&host).0 > all / 2);
+    host.kill9();
+    host.restart();
+    until("all are done", secs(300), || numbers(&host).0 == all);
+    host.drained("events.f.ORDERS");
+    let (distinct, runs) = numbers(&host);
+    assert_eq!(distinct, all, "none is lost");
+    assert!(runs - distinct <= 8, "{} ran twice: at most what was running when the server was killed", runs - distinct);
+    let facts = host.psql("SELECT cause->'normalised'->'attributes'->>'nats.subject' FROM invocations WHERE cause_kind = 'queue' LIMIT 1");
+    assert_eq!(facts, "orders.new");
+    host.cli(&["rm", "f"]);
+    host.finish();
+}
+
+/// A rabbitmq-server: its node, its files and its erlang cookie are in a directory of its own.
+struct Rabbit {
+    port: u16,
+    dir: PathBuf,
+    node: String,
+    child: Option<Child>,
+}
+
+impl Rabbit {
+    fn new(dir: PathBuf) -> Self {
+        let port = free_port();
+        std::fs::write(dir.join("enabled_plugins"), "[].\n").expect("writable");
+        std::fs::write(
+            dir.join("rabbitmq.conf"),
+            format!("listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = runlet\ndefault_pass = wonder\n"),
+        )
+        .expect("writable");
+        let mut rabbit = Self { port, node: format!("runlet-test-{port}@localhost"), dir, child: None };
+        rabbit.start();
+        rabbit
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let at = |name: &str| self.dir.join(name);
+        let mut command = Command::new(format!("/usr/lib/rabbitmq/bin/{program}"));
+        command
+            .env("RABBITMQ_NODENAME", &self.node)
+            .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
+            .env("RABBITMQ_CONF_ENV_FILE", at("no-env"))
+            .env("RABBITMQ_MNESIA_BASE", at("mnesia"))
+            .env("RABBITMQ_LOG_BASE", at("log"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins"))
+            .env("RABBITMQ_PID_FILE", at("pid"))
+            .env("RABBITMQ_DIST_PORT", (20_000 + u32::from(self.port) % 10_000).to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
+            .env("HOME", &self.dir);
+        command
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("out.log")).expect("writable");
+        let mut command = self.command("rabbitmq-server");
+        command.stdout(log.try_clone().expect("one more")).stderr(log).stdin(Stdio::null());
+        self.child = Some(command.spawn().expect("rabbitmq-server is installed: tests/setup.sh install tests"));
+        until("rabbitmq-server listens", secs(60), || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// Ends the node, without warning: the process that holds its files, and the script that started it.
+    fn kill(&mut self) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        if let Some(pid) = pid {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("writable");
+    let mut rabbit = Rabbit::new(dir.path().to_owned());
+    let url = format!("amqp://127.0.0.1:{}", rabbit.port);
+    let mut host = TestHost::builder()
+        .set("lease", "\"2s\"")
+        .own_secret("broker", "wonder")
+        .own_secret("wrong", "blunder")
+        .table(&config("rabbit", &url))
+        .table(&config("locked", &url).replace("secret = \"broker\"", "secret = \"wrong\""))
+        .start();
+    let source = |source: &str| trigger("orders", &format!("source = \"{source}\"\nbackoff = \"10ms\"\nmax_in_flight = 50\n"));
+    host.python("f", &format!("max_concurrency = 4\n{}", source("rabbit")), ADDER);
+    host.python("g", &source("locked"), ADDER);
+    until("the missing queue is told", secs(30), || {
+        let broker = broker(&host, "f");
+        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.contains("orders"))
+    });
+    until("the wrong password is told", secs(30), || {
+        let broker = broker(&host, "g");
+        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.to_uppercase().contains("REFUSED"))
+    });
+    host.cli(&["rm", "g"]);
+    let all = scaled(500, 10_000);
+    let publish = |from: usize, to: usize| {
+        let url = format!("amqp://runlet:wonder@127.0.0.1:{}", url.rsplit(':').next().expect("a port"));
+        peer("publish.py", &["rabbitmq", &url, "orders", "", &from.to_string(), &to.to_string()]);
+    };
+    publish(0, all / 2);
+    until("some are done", secs(60), || numbers(&host).0 > all / 8);
+    rabbit.kill();
+    until("the broker that is gone is told", secs(60), || broker(&host, "f")["state"] == "failing");
+    rabbit.start();
+    publish(all / 2, all);
+    until("more are done", secs(120), || numbers(&host).0 > all / 2);
+    host.kill9();
+    host.restart();
+    until("all are done", secs(300), || numbers(&host).0 == all);
+    host.drained("rabbit.f.orders");
+    let (distinct, runs) = numbers(&host);
+    assert_eq!(distinct, all, "none is lost");
+    assert!(runs - distinct <= 256 * 2 + 8, "{} ran twice: at most what was not acknowledged at the two kills", runs - distinct);
+    host.cli(&["rm", "f"]);
+    host.finish();
+}
