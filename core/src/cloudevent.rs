@@ -58,10 +58,7 @@ impl CloudEvent {
     ///
     /// # Errors
     /// [`BadEvent`] for what says that it is one and breaks a rule.
-    pub fn read<'a>(
-        headers: impl Iterator<Item = (&'a str, &'a str)>,
-        body: &Bytes,
-    ) -> Result<Option<Self>, BadEvent> {
+    pub fn read<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>, body: &Bytes) -> Result<Option<Self>, BadEvent> {
         let mut content_type = None;
         let mut attributes = BTreeMap::new();
         for (name, value) in headers {
@@ -84,8 +81,9 @@ impl CloudEvent {
         }
         let mut decoded = BTreeMap::new();
         for (name, value) in attributes {
-            let value = decode(&value)
-                .ok_or_else(|| BadEvent::Attribute(format!("header ce-{} is not percent-encoded UTF-8", shown(&name))))?;
+            let value = decode(&value).ok_or_else(|| {
+                BadEvent::Attribute(format!("header ce-{} is not percent-encoded UTF-8", shown(&name)))
+            })?;
             decoded.insert(name, value);
         }
         if decoded.contains_key("datacontenttype") {
@@ -98,7 +96,8 @@ impl CloudEvent {
     /// Headers and body in binary mode.
     #[must_use]
     pub fn binary(&self) -> (Vec<(String, String)>, Bytes) {
-        let mut headers: Vec<(String, String)> = self.all().map(|(name, value)| (format!("ce-{name}"), encode(value))).collect();
+        let mut headers: Vec<(String, String)> =
+            self.all().map(|(name, value)| (format!("ce-{name}"), encode(value))).collect();
         headers.extend(self.content_type.clone().map(|kind| ("content-type".to_owned(), kind)));
         (headers, self.data.clone())
     }
@@ -118,7 +117,9 @@ impl CloudEvent {
 
     /// The data: JSON as it is, other text as a string, all else as base64.
     fn data_as_json(&self) -> (&'static str, Value) {
-        let Ok(text) = std::str::from_utf8(&self.data) else { return ("data_base64", STANDARD.encode(&self.data).into()) };
+        let Ok(text) = std::str::from_utf8(&self.data) else {
+            return ("data_base64", STANDARD.encode(&self.data).into());
+        };
         let json = self.content_type.as_deref().is_none_or(is_json).then(|| serde_json::from_str(text).ok()).flatten();
         match json {
             Some(json) => ("data", json),
@@ -129,8 +130,12 @@ impl CloudEvent {
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        let required =
-            [("specversion", VERSION), ("id", self.id.as_str()), ("source", self.source.as_str()), ("type", self.kind.as_str())];
+        let required = [
+            ("specversion", VERSION),
+            ("id", self.id.as_str()),
+            ("source", self.source.as_str()),
+            ("type", self.kind.as_str()),
+        ];
         required.into_iter().chain(self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 }
@@ -162,7 +167,8 @@ fn structured(body: &Bytes) -> Result<CloudEvent, BadEvent> {
                 continue;
             }
             ("data_base64", Value::String(text)) => {
-                let bytes = STANDARD.decode(text).map_err(|_| BadEvent::Document("data_base64 is no base64".to_owned()))?;
+                let bytes =
+                    STANDARD.decode(text).map_err(|_| BadEvent::Document("data_base64 is no base64".to_owned()))?;
                 data = Some(Ok(Bytes::from(bytes)));
                 continue;
             }
@@ -273,8 +279,7 @@ mod tests {
 
     use super::*;
 
-    const HEAD: [(&str, &str); 4] =
-        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    const HEAD: [(&str, &str); 4] = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
 
     fn read(more: &[(&str, &str)], body: &str) -> Result<Option<CloudEvent>, BadEvent> {
         CloudEvent::read(HEAD.iter().chain(more).copied(), &Bytes::from(body.to_owned()))
@@ -317,7 +322,13 @@ mod tests {
         assert_eq!(&text.data[..], b"<a/>");
         let bytes = ask(&format!("{{{head}, \"data_base64\": \"/w==\"}}")).unwrap().unwrap();
         assert_eq!(&bytes.data[..], b"\xff");
-        for bad in ["", "[]", "{}", &format!("{{{head}, \"x\": []}}"), &format!("{{{head}, \"data\": 1, \"data_base64\": \"\"}}")] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            &format!("{{{head}, \"x\": []}}"),
+            &format!("{{{head}, \"data\": 1, \"data_base64\": \"\"}}"),
+        ] {
             assert!(ask(bad).is_err(), "{bad}");
         }
     }

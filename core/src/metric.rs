@@ -93,7 +93,8 @@ pub fn queue_depth(namespace: &Namespace, queue: &str, state: &'static str, coun
 
 /// For how long the oldest message of a queue has been ready.
 pub fn queue_oldest(namespace: &Namespace, queue: &str, seconds: f64) {
-    gauge!("runlet_queue_messages_oldest_seconds", "namespace" => namespace.to_string(), "queue" => queue.to_owned()).set(seconds);
+    gauge!("runlet_queue_messages_oldest_seconds", "namespace" => namespace.to_string(), "queue" => queue.to_owned())
+        .set(seconds);
 }
 
 /// A request was answered.

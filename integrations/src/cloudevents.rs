@@ -30,7 +30,11 @@ impl Adapter for CloudEvents {
         let Some((_, token)) = token else { return refuse("header authorization is no bearer token") };
         // Digests have one length: comparing them tells nothing of the token.
         let digest = |bytes: &[u8]| Sha256::digest(bytes);
-        if same(&digest(token.trim().as_bytes()), &digest(secret.expose())) { Ok(()) } else { refuse("the token is wrong") }
+        if same(&digest(token.trim().as_bytes()), &digest(secret.expose())) {
+            Ok(())
+        } else {
+            refuse("the token is wrong")
+        }
     }
 
     fn label(&self, headers: &Headers) -> Result<Label, Refusal> {
@@ -40,7 +44,10 @@ impl Adapter for CloudEvents {
 
     fn read(&self, request: &Request<'_>) -> Result<Event, Refusal> {
         let event = event(request.headers, request.body)?.ok_or_else(|| {
-            Refusal::Header("this is no CloudEvent: send headers ce-specversion, ce-id, ce-source and ce-type, or a document".to_owned())
+            Refusal::Header(
+                "this is no CloudEvent: send headers ce-specversion, ce-id, ce-source and ce-type, or a document"
+                    .to_owned(),
+            )
         })?;
         let label = label_of(&event);
         Ok(Event { kind: EventKind::Deliver, label, branch: None, payload: Some(event.data), normalised: None })
@@ -84,9 +91,13 @@ mod tests {
 
     #[test]
     fn the_token_is_the_secret_and_nothing_else() {
-        for (value, right) in
-            [("Bearer s3cret", true), ("bearer s3cret", true), ("Bearer s3cre", false), ("Basic s3cret", false), ("", false)]
-        {
+        for (value, right) in [
+            ("Bearer s3cret", true),
+            ("bearer s3cret", true),
+            ("Bearer s3cre", false),
+            ("Basic s3cret", false),
+            ("", false),
+        ] {
             assert_eq!(ask(&[("Authorization", value)], "").0.is_ok(), right, "{value}");
         }
         assert!(ask(&[], "").0.is_err());
@@ -94,7 +105,13 @@ mod tests {
 
     #[test]
     fn both_modes_are_the_same_event() {
-        let binary = [("ce-specversion", "1.0"), ("ce-id", "7"), ("ce-source", "/a"), ("ce-type", "paid"), ("content-type", "application/json")];
+        let binary = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "7"),
+            ("ce-source", "/a"),
+            ("ce-type", "paid"),
+            ("content-type", "application/json"),
+        ];
         let structured = r#"{"specversion":"1.0","id":"7","source":"/a","type":"paid","data":{"n":1}}"#;
         let one = ask(&binary, r#"{"n":1}"#).1.unwrap();
         let other = ask(&[("content-type", "application/cloudevents+json")], structured).1.unwrap();

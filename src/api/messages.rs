@@ -159,7 +159,10 @@ pub(super) async fn publish(name: String, mut input: Input) -> Result<Response, 
     };
     if let Some(nth) = messages.iter().position(|message| message.body.len() > BODY) {
         let which = if messages.len() > 1 { format!(" of message {}", nth + 1) } else { String::new() };
-        return Err(ApiError::new(Code::TooLarge, format!("the body{which} is larger than {BODY} bytes; store it elsewhere and send where")));
+        return Err(ApiError::new(
+            Code::TooLarge,
+            format!("the body{which} is larger than {BODY} bytes; store it elsewhere and send where"),
+        ));
     }
     let published = input.api.store.publish(input.namespace(), &name, &messages).await?;
     let messages = published.ok_or_else(|| missing(&name))?;
@@ -174,12 +177,13 @@ fn lines(text: &[u8]) -> Result<Vec<NewMessage>, ApiError> {
             continue;
         }
         let at = |code, what: String| ApiError::new(code, format!("line {}: {what}", nth + 1));
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| {
-            at(if error.is_data() { Code::Invalid } else { Code::BadJson }, error.to_string())
-        })?;
+        let line: Line<'_> = serde_json::from_slice(line)
+            .map_err(|error| at(if error.is_data() { Code::Invalid } else { Code::BadJson }, error.to_string()))?;
         messages.push(line.message().map_err(|what| at(Code::Invalid, what))?);
         if messages.len() > MESSAGES {
-            return Err(ApiError::invalid(format!("at most {MESSAGES} messages at a time; send the rest in another request")));
+            return Err(ApiError::invalid(format!(
+                "at most {MESSAGES} messages at a time; send the rest in another request"
+            )));
         }
     }
     if messages.is_empty() {

@@ -287,7 +287,7 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), CliError> 
         call = call.header("content-type", args.content_type.as_deref().unwrap_or(usual)).body(body);
         let attributes: Map<String, Value> =
             args.attribute.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-        let attributes = (!attributes.is_empty()).then(|| Value::Object(attributes));
+        let attributes = (!attributes.is_empty()).then_some(Value::Object(attributes));
         call = call
             .query_if("key", args.key.as_ref())
             .query_if("dedup", args.dedup.as_ref())

@@ -188,7 +188,12 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    pub(super) fn namespaces(&self, source: &Source, key: &str, list: &[Value<'_>]) -> Result<Vec<Namespace>, ConfigError> {
+    pub(super) fn namespaces(
+        &self,
+        source: &Source,
+        key: &str,
+        list: &[Value<'_>],
+    ) -> Result<Vec<Namespace>, ConfigError> {
         let fail = |message: String| ConfigError::new(source.clone(), key, message);
         if list.is_empty() {
             return Err(fail("nobody could use it; name at least one namespace".to_owned()));

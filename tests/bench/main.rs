@@ -15,6 +15,7 @@ mod cold;
 mod cron;
 mod load;
 mod process;
+mod queue;
 mod reference;
 mod table;
 mod under_test;
@@ -69,6 +70,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     ci::measure(server, scale).await?;
     webhook::measure(server, scale).await?;
     cron::measure(server, scale).await?;
+    queue::measure(server, scale).await?;
     table::memory("idle, before the first call", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())

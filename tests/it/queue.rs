@@ -66,7 +66,8 @@ impl TestHost {
 fn a_message_becomes_an_invocation_and_is_gone() {
     let host = TestHost::start();
     host.python("f", &trigger("orders", ""), ECHO);
-    let id = host.queue_cli(&["publish", "orders", "--data", "{\"n\":1}", "--attribute", "kind=new", "--priority", "3"]);
+    let id =
+        host.queue_cli(&["publish", "orders", "--data", "{\"n\":1}", "--attribute", "kind=new", "--priority", "3"]);
     assert!(id.starts_with("msg_"), "{id}");
     host.drained("orders");
     let result = host.results().pop().expect("it ran");
@@ -77,7 +78,11 @@ fn a_message_becomes_an_invocation_and_is_gone() {
     let invocation = host.psql("SELECT cause->>'kind' || ' ' || state || ' ' || priority_was FROM (SELECT cause, state, '3' AS priority_was FROM invocations) i");
     assert_eq!(invocation, "queue succeeded 3");
     // Bytes that are no JSON come as base64, as everywhere.
-    host.http("POST", "/v1/queues/orders/messages").header("Content-Type", "image/png").body(b"\x89\xff").send().expect(202);
+    host.http("POST", "/v1/queues/orders/messages")
+        .header("Content-Type", "image/png")
+        .body(b"\x89\xff")
+        .send()
+        .expect(202);
     host.drained("orders");
     assert_eq!(host.results().pop().expect("it ran")["event"]["base64"], "if8=");
     let list = host.queue_cli(&["ls"]);
@@ -160,8 +165,11 @@ def handle(event, context):
     assert_eq!(host.queue("q")["depth"]["ready"], 20, "nothing is taken from a paused queue");
     host.queue_cli(&["resume", "q"]);
     host.drained("q");
-    let bodies: Vec<Vec<u64>> =
-        host.results().iter().map(|result| serde_json::from_value(result["bodies"].clone()).expect("numbers")).collect();
+    let bodies: Vec<Vec<u64>> = host
+        .results()
+        .iter()
+        .map(|result| serde_json::from_value(result["bodies"].clone()).expect("numbers"))
+        .collect();
     assert_eq!(bodies[0], (1..=10).collect::<Vec<u64>>());
     assert_eq!(bodies[1], (11..=20).collect::<Vec<u64>>());
     let mut again: Vec<u64> = bodies[2..].concat();
@@ -176,12 +184,15 @@ fn filters_decide_who_gets_a_message() {
     let name = "def handle(event, context):\n    return {'by': context.function, 'event': event}\n";
     host.python("big", &trigger("q", "match = { size = \"big*\" }\n"), name);
     host.python("refunds", &trigger("q", "attributes = { kind = \"refund\" }\n"), name);
-    host.publish_lines("q", &[
-        json!({"body": {"size": "bigger"}}),
-        json!({"body": {"size": "small"}, "attributes": {"kind": "refund"}}),
-        json!({"body": {"size": "small"}}),
-        json!({"body_base64": "eA==", "content_type": "text/plain"}),
-    ]);
+    host.publish_lines(
+        "q",
+        &[
+            json!({"body": {"size": "bigger"}}),
+            json!({"body": {"size": "small"}, "attributes": {"kind": "refund"}}),
+            json!({"body": {"size": "small"}}),
+            json!({"body_base64": "eA==", "content_type": "text/plain"}),
+        ],
+    );
     let queue = host.drained("q");
     let mut by: Vec<String> = host.results().iter().map(|result| result["by"].to_string()).collect();
     by.sort_unstable();
@@ -196,13 +207,16 @@ fn filters_decide_who_gets_a_message() {
 fn delay_priority_and_dedup_do_what_they_say() {
     let host = TestHost::start();
     host.http("PUT", "/v1/queues/q").send().expect(201);
-    let published = host.publish_lines("q", &[
-        json!({"body": "low"}),
-        json!({"body": "high", "priority": 9}),
-        json!({"body": "late", "delay": "1500ms", "priority": 9}),
-        json!({"body": "once", "dedup": "d"}),
-        json!({"body": "twice", "dedup": "d"}),
-    ]);
+    let published = host.publish_lines(
+        "q",
+        &[
+            json!({"body": "low"}),
+            json!({"body": "high", "priority": 9}),
+            json!({"body": "late", "delay": "1500ms", "priority": 9}),
+            json!({"body": "once", "dedup": "d"}),
+            json!({"body": "twice", "dedup": "d"}),
+        ],
+    );
     assert_eq!((&published[4]["repeated"], &published[4]["id"]), (&json!(true), &published[3]["id"]));
     let again = host.publish_lines("q", &[json!({"body": "thrice", "dedup": "d"})]);
     assert_eq!((&again[0]["repeated"], &again[0]["id"]), (&json!(true), &published[3]["id"]));
@@ -257,7 +271,10 @@ fn a_cloud_event_comes_in_both_ways_and_goes_to_the_code_as_one() {
     host.publish_lines("q", &[json!({"body": {"n": 3}})]);
     host.drained("q");
     let made = host.results().pop().expect("it ran");
-    assert_eq!((&made["type"], &made["data"], &made["specversion"]), (&json!("runlet.queue"), &json!({"n": 3}), &json!("1.0")));
+    assert_eq!(
+        (&made["type"], &made["data"], &made["specversion"]),
+        (&json!("runlet.queue"), &json!({"n": 3}), &json!("1.0"))
+    );
     host.finish();
 }
 
@@ -267,7 +284,10 @@ fn who_may_what_with_queues() {
     host.http("PUT", "/v1/queues/q").send().expect(201);
     let token = |role: &str| {
         let body = json!({"name": role, "role": role});
-        host.http("POST", "/v1/tokens").json(&body).send().expect(201).json()["secret"].as_str().expect("one").to_owned()
+        host.http("POST", "/v1/tokens").json(&body).send().expect(201).json()["secret"]
+            .as_str()
+            .expect("one")
+            .to_owned()
     };
     let (viewer, invoker) = (token("viewer"), token("invoker"));
     let send = |token: &str, method: &str, path: &str| host.http(method, path).bearer(token).body(b"1").send();

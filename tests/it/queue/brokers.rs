@@ -108,7 +108,8 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
         .table(&config("locked", &url).replace("secret = \"broker\"", "secret = \"wrong\""))
         .start();
     // States that people can see: a stream that is not there yet, and a password that is wrong.
-    let source = |source: &str, rest: &str| trigger("ORDERS", &format!("source = \"{source}\"\nbackoff = \"10ms\"\n{rest}"));
+    let source =
+        |source: &str, rest: &str| trigger("ORDERS", &format!("source = \"{source}\"\nbackoff = \"10ms\"\n{rest}"));
     host.python("f", &format!("max_concurrency = 4\n{}", source("events", "max_in_flight = 50\n")), ADDER);
     until("the missing stream is told", secs(30), || {
         let broker = broker(&host, "f");
@@ -117,7 +118,8 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
     host.python("g", &source("locked", ""), ADDER);
     until("the wrong password is told", secs(30), || {
         let broker = broker(&host, "g");
-        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.to_lowercase().contains("authorization"))
+        broker["state"] == "failing"
+            && broker["error"].as_str().is_some_and(|error| error.to_lowercase().contains("authorization"))
     });
     let told = String::from_utf8_lossy(&host.cli(&["triggers"]).stdout).into_owned();
     assert!(told.contains("failing") && !told.contains("blunder"), "{told}");
@@ -133,7 +135,9 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
         peer("publish.py", &["nats", &url, "ORDERS", "orders.new", &from.to_string(), &to.to_string()]);
     };
     publish(0, all / 2);
-    until("it is on, and some are done", secs(60), || broker(&host, "f")["state"] != "failing" && numbers(&host).0 > all / 8);
+    until("it is on, and some are done", secs(60), || {
+        broker(&host, "f")["state"] != "failing" && numbers(&host).0 > all / 8
+    });
     nats.kill();
     until("the broker that is gone is told", secs(30), || broker(&host, "f")["state"] == "failing");
     nats.start();
@@ -146,7 +150,9 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
     let (distinct, runs) = numbers(&host);
     assert_eq!(distinct, all, "none is lost");
     assert!(runs - distinct <= 8, "{} ran twice: at most what was running when the server was killed", runs - distinct);
-    let facts = host.psql("SELECT cause->'normalised'->'attributes'->>'nats.subject' FROM invocations WHERE cause_kind = 'queue' LIMIT 1");
+    let facts = host.psql(
+        "SELECT cause->'normalised'->'attributes'->>'nats.subject' FROM invocations WHERE cause_kind = 'queue' LIMIT 1",
+    );
     assert_eq!(facts, "orders.new");
     host.cli(&["rm", "f"]);
     host.finish();
@@ -187,7 +193,10 @@ impl Rabbit {
             .env("RABBITMQ_PID_FILE", at("pid"))
             .env("RABBITMQ_DIST_PORT", (20_000 + u32::from(self.port) % 10_000).to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
+            )
             .env("HOME", &self.dir);
         command
     }
@@ -231,7 +240,8 @@ fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
         .table(&config("rabbit", &url))
         .table(&config("locked", &url).replace("secret = \"broker\"", "secret = \"wrong\""))
         .start();
-    let source = |source: &str| trigger("orders", &format!("source = \"{source}\"\nbackoff = \"10ms\"\nmax_in_flight = 50\n"));
+    let source =
+        |source: &str| trigger("orders", &format!("source = \"{source}\"\nbackoff = \"10ms\"\nmax_in_flight = 50\n"));
     host.python("f", &format!("max_concurrency = 4\n{}", source("rabbit")), ADDER);
     host.python("g", &source("locked"), ADDER);
     until("the missing queue is told", secs(30), || {
@@ -240,7 +250,8 @@ fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
     });
     until("the wrong password is told", secs(30), || {
         let broker = broker(&host, "g");
-        broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.to_uppercase().contains("REFUSED"))
+        broker["state"] == "failing"
+            && broker["error"].as_str().is_some_and(|error| error.to_uppercase().contains("REFUSED"))
     });
     host.cli(&["rm", "g"]);
     let all = scaled(500, 10_000);
@@ -261,7 +272,11 @@ fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
     host.drained("rabbit.f.orders");
     let (distinct, runs) = numbers(&host);
     assert_eq!(distinct, all, "none is lost");
-    assert!(runs - distinct <= 256 * 2 + 8, "{} ran twice: at most what was not acknowledged at the two kills", runs - distinct);
+    assert!(
+        runs - distinct <= 256 * 2 + 8,
+        "{} ran twice: at most what was not acknowledged at the two kills",
+        runs - distinct
+    );
     host.cli(&["rm", "f"]);
     host.finish();
 }

@@ -102,7 +102,12 @@ fn a_long_transaction_of_others_stalls_no_queue() {
     let mut report = std::process::Command::new("setpriv")
         .args(["--reuid=runlet", "--regid=runlet", "--clear-groups", "psql", "-X", "-q", "-h"])
         .arg(&socket)
-        .args(["-d", "postgres", "-c", "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current(); SELECT pg_sleep(3600)"])
+        .args([
+            "-d",
+            "postgres",
+            "-c",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current(); SELECT pg_sleep(3600)",
+        ])
         .current_dir("/")
         .stdout(std::process::Stdio::null())
         .spawn()

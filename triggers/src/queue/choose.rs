@@ -87,7 +87,8 @@ pub fn choose(
                     continue;
                 }
             }
-            let batch = open.get_or_insert_with(|| Open { consumer, messages: Vec::new(), bytes: 0, since: message.ready_at });
+            let batch =
+                open.get_or_insert_with(|| Open { consumer, messages: Vec::new(), bytes: 0, since: message.ready_at });
             batch.messages.push(place);
             batch.bytes += message.body.len();
             batch.since = batch.since.min(message.ready_at);

@@ -73,7 +73,9 @@ fn reported(ended: &Ended) -> Said {
     let failed: HashSet<String> = report.failures.into_iter().flatten().map(|failure| failure.item).collect();
     let ours: HashSet<String> = ended.messages.iter().map(|(id, _)| id.to_string()).collect();
     match failed.iter().find(|item| !ours.contains(*item)) {
-        Some(_) => Said::Strange("the function's batchItemFailures names a message that is not in the batch".to_owned()),
+        Some(_) => {
+            Said::Strange("the function's batchItemFailures names a message that is not in the batch".to_owned())
+        }
         None => Said::Failed(failed),
     }
 }

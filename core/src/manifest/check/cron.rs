@@ -67,7 +67,12 @@ impl Keys {
     }
 }
 
-pub(super) fn ranged(key: &'static str, value: Option<u32>, usual: u32, most: u32) -> Result<u32, (&'static str, String)> {
+pub(super) fn ranged(
+    key: &'static str,
+    value: Option<u32>,
+    usual: u32,
+    most: u32,
+) -> Result<u32, (&'static str, String)> {
     let value = value.unwrap_or(usual);
     if (1..=most).contains(&value) { Ok(value) } else { Err((key, format!("write a number from 1 to {most}"))) }
 }

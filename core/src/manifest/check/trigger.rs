@@ -68,9 +68,9 @@ impl RawTrigger {
         let (of_cron, of_queue) = (foreign(cron.any(), "a cron trigger"), foreign(queue.any(), "a queue trigger"));
         let checked = match self.kind.as_str() {
             "webhook" => of_cron.and(of_queue).and_then(|()| self.webhook()).map(TriggerSpec::Webhook),
-            "cron" => foreign(self.of_webhook(), "a webhook").and(of_queue).and_then(|()| {
-                cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| Broken(key, message))
-            }),
+            "cron" => foreign(self.of_webhook(), "a webhook")
+                .and(of_queue)
+                .and_then(|()| cron.checked().map(TriggerSpec::Cron).map_err(|(key, message)| Broken(key, message))),
             "queue" => {
                 let fields = std::mem::take(&mut self.fields);
                 foreign(self.of_webhook(), "a webhook").and(of_cron).and_then(|()| {
@@ -137,7 +137,10 @@ impl RawTrigger {
     fn webhook(self) -> Result<WebhookTrigger, Broken> {
         let adapter = self.adapter.as_deref().and_then(adapter);
         let Some(adapter) = adapter else {
-            return broken("adapter", "write \"github\", \"gitlab\", \"standard-webhooks\", \"hmac\", \"cloudevents\" or \"none\"");
+            return broken(
+                "adapter",
+                "write \"github\", \"gitlab\", \"standard-webhooks\", \"hmac\", \"cloudevents\" or \"none\"",
+            );
         };
         let Some(path) = self.path else {
             return broken("path", "a webhook needs a path; its URL is /hooks/{namespace}/{path}");

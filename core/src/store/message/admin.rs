@@ -182,7 +182,9 @@ impl Store {
             return Err(StoreError::Conflict(why));
         }
         if row.messages {
-            return Err(StoreError::Conflict(format!("queue `{queue}` is not empty; purge it first, its dead letters, too")));
+            return Err(StoreError::Conflict(format!(
+                "queue `{queue}` is not empty; purge it first, its dead letters, too"
+            )));
         }
         sqlx::query!("DELETE FROM queues WHERE namespace = $1 AND name = $2", namespace.as_str(), queue)
             .execute(&mut *tx)

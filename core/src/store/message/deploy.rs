@@ -77,7 +77,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn make_queue(&self, namespace: &Namespace, queue: &QueueName, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn make_queue(
+        &self,
+        namespace: &Namespace,
+        queue: &QueueName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.pool().begin().await?;
         let made = make(&mut tx, namespace, &[queue.to_string()], now).await?;
         tx.commit().await?;

@@ -63,7 +63,8 @@ impl Store {
     /// Tells all servers, after the commit: one that notifies in its transaction holds up all others that do.
     async fn tell_messages(&self, namespace: &Namespace, queue: &str) {
         let text = format!("messages:{namespace}/{queue}");
-        let told = sqlx::query_scalar!("SELECT pg_notify('runlet', $1) IS NULL AS told", text).fetch_one(self.relaxed());
+        let told =
+            sqlx::query_scalar!("SELECT pg_notify('runlet', $1) IS NULL AS told", text).fetch_one(self.relaxed());
         if let Err(error) = told.await {
             tracing::debug!(%error, "a notification was not sent; the next poll makes it good");
         }

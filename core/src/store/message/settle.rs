@@ -117,8 +117,11 @@ impl Store {
             .iter()
             .filter_map(|message| Some((&message.namespace, message.queue.as_str(), message.key.as_deref()?)))
             .collect();
-        lock_keys(&mut tx, keys.iter().map(|(namespace, queue, key)| lock_of(namespace.as_str(), queue, key)).collect())
-            .await?;
+        lock_keys(
+            &mut tx,
+            keys.iter().map(|(namespace, queue, key)| lock_of(namespace.as_str(), queue, key)).collect(),
+        )
+        .await?;
         columns.write(&mut tx).await?;
         promote(&mut tx, &keys).await?;
         let mut queues: Vec<QueueKey> =

@@ -53,7 +53,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn note_broker(&self, trigger: TriggerId, state: BrokerWord, error: Option<&str>) -> Result<(), StoreError> {
+    pub async fn note_broker(
+        &self,
+        trigger: TriggerId,
+        state: BrokerWord,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
         let error = error.map(clean);
         sqlx::query!(
             "INSERT INTO broker_states AS s (trigger, server, state, error, since, seen_at)

@@ -242,7 +242,9 @@ impl Store {
     /// When the database does not answer.
     pub async fn prune_messages(&self) -> Result<(), StoreError> {
         sqlx::query!("DELETE FROM message_dedup WHERE expires < now()").execute(self.pool()).await?;
-        sqlx::query!("DELETE FROM broker_states WHERE seen_at < now() - interval '1 minute'").execute(self.pool()).await?;
+        sqlx::query!("DELETE FROM broker_states WHERE seen_at < now() - interval '1 minute'")
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 }
@@ -345,9 +347,8 @@ async fn write(
         return Ok(true);
     }
     let over = choice.unwanted.iter().chain(choice.dead.iter().map(|(place, _)| place));
-    let keys: Vec<(&Namespace, &str, &str)> = over
-        .filter_map(|place| Some((namespace, queue.as_str(), candidates.get(*place)?.key.as_deref()?)))
-        .collect();
+    let keys: Vec<(&Namespace, &str, &str)> =
+        over.filter_map(|place| Some((namespace, queue.as_str(), candidates.get(*place)?.key.as_deref()?))).collect();
     lock_keys(tx, keys.iter().map(|(_, _, key)| lock_of(namespace.as_str(), queue, key)).collect()).await?;
     let done = sqlx::query_file_scalar!(
         "src/store/message/take.sql",

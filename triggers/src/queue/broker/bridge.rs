@@ -101,7 +101,8 @@ impl Bridge {
         for (trigger, consumer) in wanted {
             running.entry(trigger).or_insert_with(|| {
                 let stop = stop.child_token();
-                let task = Task { store: self.store.clone(), brokers: Arc::clone(&self.brokers), consumer: consumer.clone() };
+                let task =
+                    Task { store: self.store.clone(), brokers: Arc::clone(&self.brokers), consumer: consumer.clone() };
                 tasks.spawn(task.run(stop.clone()));
                 Running { consumer, stop }
             });
@@ -144,7 +145,9 @@ impl Task {
                     tracing::warn!(trigger.id = %self.consumer.trigger, broker = source, error = text, "nothing comes from a broker; trying again");
                     self.note(BrokerWord::Failing, Some(&text)).await;
                 }
-                Failure::Store(error) => tracing::warn!(%error, "messages of a broker could not be put on record: they come again"),
+                Failure::Store(error) => {
+                    tracing::warn!(%error, "messages of a broker could not be put on record: they come again")
+                }
                 Failure::Gone => {}
             }
             tokio::select! {

@@ -122,6 +122,7 @@ enum BrokerError {
     #[error("the connection broke: {0}")]
     Broken(String),
     /// This binary was built without it.
+    #[cfg(not(all(feature = "nats", feature = "rabbitmq")))]
     #[error("this binary was built without the feature `{0}`")]
     NotBuilt(&'static str),
 }

@@ -29,10 +29,8 @@ impl Nats {
         let failed = |error: &dyn std::error::Error| BrokerError::Connect(told(error));
         // Two are enough: the first one ends the bridge.
         let (tell, events) = mpsc::channel(2);
-        let options = credentials(broker)?
-            .name("runlet")
-            .connection_timeout(Duration::from_secs(5))
-            .event_callback(move |event| {
+        let options = credentials(broker)?.name("runlet").connection_timeout(Duration::from_secs(5)).event_callback(
+            move |event| {
                 let tell = tell.clone();
                 async move {
                     let gone = match event {
@@ -45,7 +43,8 @@ impl Nats {
                     // A full channel has an end in it already.
                     drop(tell.try_send(gone));
                 }
-            });
+            },
+        );
         let client = options.connect(broker.url.as_str()).await.map_err(|error| failed(&error))?;
         let spec = &wanted.spec;
         let refused = |error: &dyn std::error::Error| BrokerError::Subscribe(spec.queue.clone(), told(error));

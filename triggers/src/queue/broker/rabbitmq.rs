@@ -48,7 +48,8 @@ impl Rabbitmq {
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(refused)?;
         let tag = format!("runlet-{}-{}-{}", wanted.namespace, wanted.function, std::process::id());
         let options = BasicConsumeOptions::default();
-        let consumer = channel.basic_consume(queue.as_str().into(), tag.as_str().into(), options, FieldTable::default());
+        let consumer =
+            channel.basic_consume(queue.as_str().into(), tag.as_str().into(), options, FieldTable::default());
         let consumer = consumer.await.map_err(refused)?;
         Ok(Self { _connection: connection, channel, consumer, last: None })
     }
@@ -60,7 +61,9 @@ impl Rabbitmq {
             let delivery = match next {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(error)) if received.is_empty() => return Err(BrokerError::Broken(told(&error))),
-                None if received.is_empty() => return Err(BrokerError::Broken("the consumer was cancelled".to_owned())),
+                None if received.is_empty() => {
+                    return Err(BrokerError::Broken("the consumer was cancelled".to_owned()));
+                }
                 // What came before it is taken over first.
                 Some(Err(_)) | None => return Ok(received),
             };
