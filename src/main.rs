@@ -18,10 +18,6 @@ mod tls;
 
 use std::process::ExitCode;
 
-/// A call is some hundred small allocations, many of them freed by another thread than the one that made them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next();
