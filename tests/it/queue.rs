@@ -115,7 +115,7 @@ fn what_cannot_be_published_is_told() {
     assert_eq!(send("application/x-ndjson", b"\n", "").expect(422).code(), "invalid");
     // All or none: the first line of the broken request is not there.
     assert_eq!(host.queue("q")["depth"]["ready"], 0);
-    assert_eq!(host.cli(&["queue", "publish", "none", "--data", "1"]).status.code(), Some(14));
+    assert_eq!(host.cli(&["queue", "publish", "none", "--data", "1"]).status.code(), Some(15));
     host.http("DELETE", "/v1/queues/q").send().expect(204);
     host.http("GET", "/v1/queues/q").send().expect(404);
     host.finish();
@@ -230,7 +230,7 @@ fn delay_priority_and_dedup_do_what_they_say() {
     host.queue_cli(&["pause", "q"]);
     host.publish_lines("q", &[json!({"body": 1}), json!({"body": 2, "delay": "1h"})]);
     assert!(host.queue_cli(&["purge", "q"]).starts_with("2 "));
-    assert_eq!(host.cli(&["queue", "rm", "q"]).status.code(), Some(16), "a trigger takes from it");
+    assert_eq!(host.cli(&["queue", "rm", "q"]).status.code(), Some(17), "a trigger takes from it");
     host.finish();
 }
 

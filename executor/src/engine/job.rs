@@ -146,7 +146,13 @@ impl Job {
             attempt: self.attempt,
             deadline_ms: deadline.timestamp_millis(),
             memory_limit: self.manifest.limits.memory.0,
-            cause: Why { kind: *kind, trigger: *trigger, delivery: *delivery, headers, normalised: normalised.as_ref() },
+            cause: Why {
+                kind: *kind,
+                trigger: *trigger,
+                delivery: *delivery,
+                headers,
+                normalised: normalised.as_ref(),
+            },
         };
         to_raw_value(&context).expect("the nouns have text keys and no fallible parts")
     }

@@ -180,6 +180,11 @@ impl Rabbit {
         rabbit
     }
 
+    /// Where erlang keeps the names of this node alone.
+    fn names_port(&self) -> u32 {
+        30_000 + u32::from(self.port) % 10_000
+    }
+
     fn command(&self, program: &str) -> Command {
         let at = |name: &str| self.dir.join(name);
         let mut command = Command::new(format!("/usr/lib/rabbitmq/bin/{program}"));
@@ -193,10 +198,8 @@ impl Rabbit {
             .env("RABBITMQ_PID_FILE", at("pid"))
             .env("RABBITMQ_DIST_PORT", (20_000 + u32::from(self.port) % 10_000).to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
-            )
+            .env("ERL_EPMD_PORT", self.names_port().to_string())
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
             .env("HOME", &self.dir);
         command
     }
@@ -225,6 +228,9 @@ impl Rabbit {
 impl Drop for Rabbit {
     fn drop(&mut self) {
         self.kill();
+        // Erlang has started it, and it would stay.
+        let names = Command::new("epmd").arg("-kill").env("ERL_EPMD_PORT", self.names_port().to_string()).output();
+        drop(names);
     }
 }
 

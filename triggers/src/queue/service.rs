@@ -138,6 +138,7 @@ impl Service {
         let now = Instant::now();
         if self.reload <= now {
             self.load().await?;
+            self.hot.extend(self.consumers.keys().cloned());
             self.store.prune_messages().await?;
             self.reload = Instant::now() + RELOAD;
         }
@@ -163,10 +164,13 @@ impl Service {
         let clock = clock::now();
         let over = self.windows.iter().filter(|(_, at)| **at <= clock).map(|(queue, _)| queue.clone());
         self.hot.extend(over.collect::<Vec<_>>());
-        while let Some(queue) = self.hot.pop_first() {
+        // Who has more gets its next turn behind the others.
+        let mut queues = std::mem::take(&mut self.hot).into_iter();
+        while let Some(queue) = queues.next() {
             self.take(queue).await?;
             // An end frees a place: whoever settles late starts late.
             if self.settle.is_some_and(|at| at <= Instant::now()) {
+                self.hot.extend(queues);
                 break;
             }
         }
@@ -179,7 +183,6 @@ impl Service {
             let queue = consumer.spec.ledger_queue(&consumer.function);
             consumers.entry((consumer.namespace.clone(), queue)).or_default().push(consumer);
         }
-        self.hot.extend(consumers.keys().cloned());
         self.consumers = consumers;
         Ok(())
     }
@@ -206,18 +209,25 @@ impl Service {
 
     /// Takes what is there for the triggers of a queue, a few times at most; what is left then waits behind the other queues.
     async fn take(&mut self, queue: QueueKey) -> Result<(), StoreError> {
-        let Some(consumers) = self.consumers.get(&queue) else { return Ok(()) };
         self.windows.remove(&queue);
-        let triggers: Vec<_> = consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
-        let wanted = consumers.iter().map(|one| one.spec.batch_size.saturating_mul(one.spec.max_in_flight)).max();
-        let limit = wanted.unwrap_or(1).clamp(16, MOST);
-        let hints = self.hints.entry(queue.clone()).or_default();
+        // Whether the triggers were read after the messages were seen: only then it is sure that nobody wants one.
+        let mut sure = false;
         for _ in 0..TURNS {
-            let mut wait = None;
+            let Some(consumers) = self.consumers.get(&queue) else { return Ok(()) };
+            let triggers: Vec<_> = consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
+            let wanted = consumers.iter().map(|one| one.spec.batch_size.saturating_mul(one.spec.max_in_flight)).max();
+            let limit = wanted.unwrap_or(1).clamp(16, MOST);
+            let hints = self.hints.entry(queue.clone()).or_default();
+            let (mut wait, mut doubtful) = (None, false);
             let now = clock::now();
             let taken = self.store.take(&queue, &triggers, hints, limit, |candidates, free| {
-                let (choice, until) = choose(consumers, candidates, free, now);
+                let (mut choice, until) = choose(consumers, candidates, free, now);
                 wait = until;
+                if !sure {
+                    doubtful = !choice.unwanted.is_empty() || !choice.dead.is_empty();
+                    choice.unwanted.clear();
+                    choice.dead.clear();
+                }
                 choice
             });
             let Some(taken) = taken.await? else { return Ok(()) };
@@ -225,7 +235,10 @@ impl Service {
             if let Some(until) = wait {
                 self.windows.insert(queue.clone(), until);
             }
-            if !taken.more {
+            sure = doubtful;
+            if doubtful {
+                self.load().await?;
+            } else if !taken.more {
                 return Ok(());
             }
         }
