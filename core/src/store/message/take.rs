@@ -197,15 +197,17 @@ impl Store {
         }))
     }
 
-    /// The queues in which something is ready, of those that are not paused.
+    /// The queues in which something is ready, of those that are not paused. One probe of the index for each: an `EXISTS` would be turned
+    /// into a look at all that is ready.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn ready_queues(&self) -> Result<Vec<QueueKey>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT q.namespace AS "namespace: Namespace", q.name FROM queues q
-               WHERE q.paused_at IS NULL AND EXISTS (SELECT FROM messages m WHERE m.namespace = q.namespace AND m.queue = q.name
-                   AND m.due IS NULL AND NOT m.behind AND m.invocation IS NULL AND m.dead_at IS NULL)"#
+               CROSS JOIN LATERAL (SELECT FROM messages m WHERE m.namespace = q.namespace AND m.queue = q.name
+                   AND m.due IS NULL AND NOT m.behind AND m.invocation IS NULL AND m.dead_at IS NULL LIMIT 1) ready
+               WHERE q.paused_at IS NULL"#
         )
         .fetch_all(self.steady())
         .await?;
