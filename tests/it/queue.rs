@@ -290,7 +290,8 @@ fn who_may_what_with_queues() {
             .to_owned()
     };
     let (viewer, invoker) = (token("viewer"), token("invoker"));
-    let send = |token: &str, method: &str, path: &str| host.http(method, path).anonymous().bearer(token).body(b"1").send();
+    let send =
+        |token: &str, method: &str, path: &str| host.http(method, path).anonymous().bearer(token).body(b"1").send();
     send(&viewer, "GET", "/v1/queues/q/messages").expect(200);
     send(&viewer, "POST", "/v1/queues/q/messages").expect(403);
     send(&invoker, "POST", "/v1/queues/q/messages").expect(202);

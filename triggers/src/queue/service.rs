@@ -21,9 +21,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often triggers are read, and old keys forgotten, without a reason.
 const RELOAD: Duration = Duration::from_secs(15);
 
-/// How often messages are looked for that were committed late, below the places that were looked at already.
-const LATE: Duration = Duration::from_secs(5);
-
 /// Ends that come within this time are settled together.
 const GATHER: Duration = Duration::from_millis(3);
 
@@ -52,7 +49,6 @@ pub struct Service {
     settle: Option<Instant>,
     look: Instant,
     reload: Instant,
-    late: Instant,
 }
 
 impl Service {
@@ -71,7 +67,6 @@ impl Service {
             settle: None,
             look: now,
             reload: now,
-            late: now + LATE,
         }
     }
 
@@ -154,10 +149,8 @@ impl Service {
             self.release().await?;
             let ended = self.store.ended_unsettled().await?;
             self.settle(&ended).await?;
-            if self.late <= now {
-                self.hints.clear();
-                self.late = Instant::now() + LATE;
-            }
+            // What was committed late may be below the places that were looked at already.
+            self.hints.clear();
             self.hot.extend(self.store.ready_queues().await?);
             self.look = Instant::now() + LOOK;
         }
@@ -198,10 +191,9 @@ impl Service {
         for ended in ended.chunks(256) {
             let queues = self.store.settle(ended, |ended| counted(decide(ended))).await?;
             if !queues.is_empty() {
-                self.due.get_or_insert_with(|| clock::now() + RELOAD);
                 self.hot.extend(queues);
-                let (_, next) = self.store.release_due().await?;
-                self.due = next;
+                // What failed has a moment at which it is to go again.
+                self.release().await?;
             }
         }
         Ok(())

@@ -66,7 +66,7 @@ impl Keys {
             queue,
             source: self.source,
             subject: self.subject,
-            batch_size: ranged("batch_size", self.batch_size, 1, 1000)?,
+            batch_size: ranged("batch_size", self.batch_size, 1, 500)?,
             batch_window: span("batch_window", self.batch_window, Duration::ZERO, Duration::from_secs(300))?,
             max_in_flight: ranged("max_in_flight", self.max_in_flight, 20, 1000)?,
             max_attempts: ranged("max_attempts", self.max_attempts, 5, 1000)?,

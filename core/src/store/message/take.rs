@@ -20,6 +20,9 @@ use crate::store::text::{clean, count, json, noun};
 use crate::store::{Store, StoreError};
 use crate::unit::ByteSize;
 
+/// So many places are looked at again: publishers that work at the same time commit in another order than that of their places.
+const LATE: i64 = 2000;
+
 /// A queue trigger that is deployed.
 #[derive(Debug, Clone)]
 pub struct Consumer {
@@ -449,7 +452,7 @@ impl Hints {
             let of_priority = || candidates.iter().zip(&gone).filter(|(candidate, _)| candidate.priority == priority);
             let kept = of_priority().filter(|(_, gone)| !**gone).map(|(candidate, _)| candidate.place).min();
             let last = of_priority().map(|(candidate, _)| candidate.place + 1).max();
-            *floor = kept.or(last).unwrap_or(*floor);
+            *floor = kept.or(last).map_or(*floor, |place| (place - LATE).max(*floor));
         }
         gone.into_iter().filter(|gone| *gone).count()
     }
