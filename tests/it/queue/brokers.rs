@@ -283,6 +283,7 @@ fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
         "{} ran twice: at most what was not acknowledged at the two kills",
         runs - distinct
     );
+    verified("RabbitMQ, broker and server killed", all, runs - distinct, "");
     host.cli(&["rm", "f"]);
     host.finish();
 }

@@ -58,6 +58,7 @@ fn a_killed_server_loses_no_message_and_keeps_the_order_of_keys() {
     let repeated = in_order(&host, keys, each);
     assert!(repeated <= 8, "{repeated} ran twice: at most what was running");
     assert_eq!(host.queue("q")["depth"]["dead"], 0);
+    verified("built-in queue, 20 keys, server killed", (keys * each) as usize, repeated, "order of each key kept");
     host.finish();
 }
 
@@ -78,6 +79,12 @@ fn three_servers_keep_the_order_of_keys() {
     one.drained("q");
     let repeated = in_order(&one, keys, each);
     assert!(repeated <= 4, "{repeated} ran twice: at most what the killed one ran");
+    verified(
+        "built-in queue, 10 keys, three servers, one killed",
+        (keys * each) as usize,
+        repeated,
+        "order of each key kept",
+    );
     three.restart();
     three.finish();
     two.finish();
@@ -117,7 +124,8 @@ fn a_long_transaction_of_others_stalls_no_queue() {
     let rounds: Vec<_> = (0..3).map(|_| run()).collect();
     host.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
     report.wait().expect("it is our child");
-    eprintln!("{} messages: {before:?} before, then {rounds:?} under a held xmin", lines.len());
+    let note = format!("{before:.2?} before it, {rounds:.2?} while it lasted");
+    verified("built-in queue under a long transaction, three rounds", lines.len(), 0, &note);
     let worst = rounds.iter().max().expect("rounds").as_secs_f64();
     assert!(worst < before.as_secs_f64() * 4.0 + 2.0, "{before:?} before, {rounds:?} under a long transaction");
     host.finish();
