@@ -124,7 +124,7 @@ pub(super) fn missing(name: &str) -> ApiError {
     put,
     path = "/v1/queues/{name}",
     tag = "queues",
-    params(("name" = QueueName, Path, description = "Name of the queue")),
+    params(("name" = String, Path, description = "Name of the queue: 1 to 63 characters of a-z, 0-9 and -")),
     responses(
         (status = 200, description = "It was there", body = QueueBody),
         (status = 201, description = "It is new", body = QueueBody)

@@ -96,7 +96,7 @@ fn a_message_becomes_an_invocation_and_is_gone() {
         .send()
         .expect(202);
     host.drained("orders");
-    assert_eq!(host.results().pop().expect("it ran")["event"]["base64"], "if8=");
+    assert_eq!(host.results().pop().expect("it ran")["event"], "if8=");
     let list = host.queue_cli(&["ls"]);
     assert!(list.contains("orders") && list.contains(" f "), "{list}");
     assert!(String::from_utf8_lossy(&host.cli(&["triggers"]).stdout).contains("queue orders"));
