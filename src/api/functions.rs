@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::precondition::{precondition, with_etag};
-use super::{Api, aliases, calls, deploy, revisions};
+use super::{Api, aliases, calls, deploy, revisions, settings};
 use crate::http::reply;
 
 pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -31,7 +31,8 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .then(|name, input| answer(calls::call(name, input)));
     // The call comes first: it is the one that must be fast.
     let routes = call.or(list).unify().or(show).unify().or(deploy).unify().or(remove).unify();
-    let below = routes.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify();
+    let below =
+        routes.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify().or(settings::filter(api)).unify();
     warp::path("functions").and(below).boxed()
 }
 
