@@ -32,6 +32,7 @@ mod outcomes;
 mod output;
 mod peers;
 mod postgres;
+mod room;
 mod sandbox;
 mod schemathesis;
 mod shared;
