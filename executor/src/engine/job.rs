@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use runlet_core::backoff;
 use runlet_core::cause::Cause;
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::id::{ExecutionId, InvocationId};
-use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
+use runlet_core::manifest::{Destination, EnvValue, Manifest, OnLost, Reset, Retry};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
@@ -65,9 +67,23 @@ impl Job {
         self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
     }
 
-    /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
-    pub(super) fn retries(&self, began: bool) -> bool {
-        self.fence.is_some() && (!began || self.manifest.on_lost == OnLost::Retry)
+    /// The pause after which it is to be executed again, having ended like this; `None`: it is not. Synchronous calls never are.
+    /// Code that has not begun is not run twice by being lost.
+    pub(super) fn again_after(&self, outcome: OutcomeKind, began: bool) -> Option<Duration> {
+        self.fence?;
+        if outcome == OutcomeKind::Lost {
+            let wanted = !began || self.manifest.on_lost == OnLost::Retry;
+            return wanted.then(|| Retry::after_lost(self.attempt));
+        }
+        self.manifest.retry.after(outcome, self.attempt, backoff::dice())
+    }
+
+    /// Who is told of an end like this. Of a synchronous call nobody is: its caller knows.
+    pub(super) fn tells(&self, outcome: OutcomeKind) -> Option<Destination> {
+        self.fence?;
+        let destination =
+            if outcome == OutcomeKind::Ok { &self.manifest.on_success } else { &self.manifest.on_failure };
+        destination.clone()
     }
 
     pub(super) fn sandbox(&self) -> SandboxRequest {
@@ -120,8 +136,8 @@ impl Job {
     }
 
     fn context(&self, deadline: Timestamp) -> serde_json::Value {
-        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
-        json!({
+        let Cause { kind, trigger, delivery, of, lineage, headers, normalised, trace, .. } = &self.cause;
+        let mut context = json!({
             "traceparent": trace.as_ref().map(|trace| &trace.parent),
             "tracestate": trace.as_ref().and_then(|trace| trace.state.as_deref()),
             "namespace": self.namespace,
@@ -135,7 +151,12 @@ impl Job {
             "cause": {
                 "kind": kind, "trigger": trigger, "delivery": delivery, "headers": headers, "normalised": normalised,
             },
-        })
+        });
+        if of.is_some() || lineage.is_some() {
+            context["cause"]["of"] = json!(of);
+            context["cause"]["lineage"] = json!(lineage);
+        }
+        context
     }
 
     fn facts(&self, deadline: Timestamp) -> Vec<(&'static str, String)> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::SecondsFormat;
+use runlet_core::clock;
 use runlet_core::engine::{EngineError, Explanation, LogPiece, LogRead};
 use runlet_core::id::InvocationId;
 use runlet_core::invocation::InvocationState;
@@ -106,6 +108,16 @@ impl Shared {
         let (Some(function), Some(revision)) = (&invocation.function, &invocation.revision) else {
             return Ok("it waits for a sandbox".to_owned());
         };
+        let due = self.store.due(invocation.id).await?;
+        if let Some(due) = due.filter(|due| *due > clock::now()) {
+            let due = due.to_rfc3339_opts(SecondsFormat::Millis, true);
+            return Ok(match (&invocation.outcome, invocation.attempts) {
+                (Some(outcome), attempts @ 1..) => {
+                    format!("attempt {attempts} ended with outcome {}; the next one is due at {due}", outcome.kind)
+                }
+                _ => format!("it is delayed until {due}"),
+            });
+        }
         let function = (invocation.namespace.clone(), function.clone());
         let running = self.gate.running(&function);
         let manifest = self.manifests.get(&invocation.namespace, revision).await?;
