@@ -4,9 +4,8 @@
 mod kill;
 mod postgres;
 
-use serde_json::{Value, json};
-
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::host::TestHost;
 use super::wait::{secs, until, until_some};

@@ -1,5 +1,6 @@
 //! Sending a message to an address: signed, answered within a time, and no redirect followed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,15 +90,15 @@ pub(super) async fn send(
         let response = sender.send_request(request).await?;
         Ok(Answer { status: response.status(), retry_after: retry_after(response.headers()) })
     };
-    // The connection lives as long as this does, and no longer.
+    let mut answered = pin!(answered);
+    // The connection lives as long as this does, and no longer. It may end with the answer, which is there then.
     tokio::select! {
-        answer = answered => answer,
-        ended = connection => Err(ended.err().map_or_else(closed, SendError::Broken)),
+        answer = &mut answered => answer,
+        ended = connection => match ended {
+            Ok(()) => answered.await,
+            Err(error) => Err(error.into()),
+        },
     }
-}
-
-fn closed() -> SendError {
-    SendError::Connect(ConnectError::Connect(std::io::ErrorKind::ConnectionAborted.into()))
 }
 
 /// `Retry-After`, in seconds or as a date.
