@@ -63,7 +63,7 @@ fn a_server_that_was_frozen_beyond_its_lease_writes_nothing() {
     let (one, other) = (server(&postgres), server(&postgres));
     one.python("f", "timeout = \"2m\"\nmemory = \"64MiB\"\n", CODE);
     // Its code ends while the server sleeps: the end is all that is left to be written. The other one's is still at work then.
-    for sleep in [2, 20] {
+    for sleep in [2, 12] {
         postgres.psql("TRUNCATE executions, invocations");
         let id = one.submit("f", &json!({"sleep": sleep}));
         let (frozen, awake) = taken(&id, [&one, &other], &postgres);

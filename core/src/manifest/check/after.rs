@@ -111,8 +111,7 @@ fn address(text: &str) -> Result<String, Broken> {
         return broken("an address with a user or a password in it would show them; the signature says who sends");
     }
     match url.host() {
-        Some(Host::Domain(name)) if name.is_empty() => broken("the address names no host"),
+        None | Some(Host::Domain("")) => broken("the address names no host"),
         Some(_) => Ok(text.to_owned()),
-        None => broken("the address names no host"),
     }
 }
