@@ -96,15 +96,6 @@ impl Store {
         tx.commit().await?;
         Ok(dropped.rows_affected() > 0)
     }
-
-    /// How many dead letters there are in all.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn count_dead_letters(&self) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM dead_letters"#).fetch_one(self.pool());
-        Ok(count.await?)
-    }
 }
 
 fn query(namespace: &Namespace, filter: &DeadLetterFilter) -> QueryBuilder<Postgres> {
