@@ -11,7 +11,7 @@ use runlet_core::store::dead_letter::DeadLetterFilter;
 use runlet_core::store::ledger::Finish;
 use runlet_core::store::outbox::{CallbackEvent, CallbackState, CallbackTry, Verdict};
 
-use super::host::*;
+use crate::host::*;
 
 const ON_FAILURE: &str = "on_lost = \"fail\"\n[on_failure]\nfunction = \"g\"\n";
 
