@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 use runlet_runtimes::runner_files;
 use serde_json::json;
+use serde_json::value::to_raw_value;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
