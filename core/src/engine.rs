@@ -45,6 +45,8 @@ pub struct NewInvocation {
     pub dedup: Option<DedupKey>,
     /// Higher first; 0 is normal.
     pub priority: i16,
+    /// Not before this moment may it start; `None`: at once. Asynchronous work only.
+    pub not_before: Option<Timestamp>,
     /// Not after this moment may it start; `None`: no such bound.
     pub deadline: Option<Timestamp>,
 }

@@ -49,6 +49,8 @@ class ProtocolError(Exception):
 class Cause:
     """Why the call was made."""
 
+    of = lineage = None
+
     def __init__(self, facts):
         self.kind = self.trigger = self.delivery = self.normalised = None
         self.__dict__.update(facts)

@@ -22,6 +22,7 @@ use std::time::Duration;
 use runlet_core::disk::Floor;
 use runlet_core::name::{Namespace, SecretName};
 use runlet_core::unit::{ByteSize, Span};
+use runlet_integrations::callback::Networks;
 
 pub(crate) use error::ConfigError;
 pub(crate) use load::{Flags, check, load};
@@ -75,6 +76,8 @@ pub(crate) struct Config {
     pub postgres_bin: Option<PathBuf>,
     /// Jobs of CI systems.
     pub ci: ci::CiConfig,
+    /// Callbacks.
+    pub callbacks: CallbackConfig,
     /// The server's certificate; with its key.
     pub tls_cert: Option<PathBuf>,
     /// The key of the certificate.
@@ -126,6 +129,7 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             postgres_bin: None,
             ci: ci::CiConfig::default(),
+            callbacks: CallbackConfig { allow: Networks::default(), timeout: Span(Duration::from_secs(15)) },
             tls_cert: None,
             tls_key: None,
             metrics_public: false,
@@ -136,6 +140,15 @@ impl Default for Config {
             secrets: BTreeMap::new(),
         }
     }
+}
+
+/// The table `[callbacks]`.
+#[derive(Debug, Clone)]
+pub(crate) struct CallbackConfig {
+    /// Networks that callbacks may go to besides the public ones.
+    pub allow: Networks,
+    /// How long a receiver may take.
+    pub timeout: Span,
 }
 
 /// How log lines are written.

@@ -10,6 +10,7 @@
     reason = "figures for people"
 )]
 
+mod asynchronous;
 mod ci;
 mod cold;
 mod cron;
@@ -79,6 +80,9 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     }
     if wanted("webhook") {
         webhook::measure(server, scale).await?;
+    }
+    if wanted("async") {
+        asynchronous::measure(server, scale).await?;
     }
     if wanted("cron") {
         cron::measure(server, scale).await?;

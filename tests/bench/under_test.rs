@@ -136,13 +136,18 @@ impl Server {
         self.directory.path().join("data")
     }
 
-    /// Connections to its own Postgres.
-    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+    /// The directory of its own Postgres's socket.
+    pub(crate) fn socket(&self) -> anyhow::Result<PathBuf> {
         let entries = std::fs::read_dir(self.data().join("postgres"))?.flatten();
-        let socket = entries
+        entries
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
-            .context("the private Postgres's socket directory")?;
+            .context("the private Postgres's socket directory")
+    }
+
+    /// Connections to its own Postgres.
+    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+        let socket = self.socket()?;
         let options = PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
         Ok(PgPoolOptions::new().max_connections(connections).connect_with(options).await?)
     }

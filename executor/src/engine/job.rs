@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use runlet_core::backoff;
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
 use runlet_core::limits::Limits;
-use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
+use runlet_core::lineage::Lineage;
+use runlet_core::manifest::{Destination, EnvValue, Manifest, OnLost, Reset, Retry};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
@@ -81,9 +84,23 @@ impl Job {
         self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
     }
 
-    /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
-    pub(super) fn retries(&self, began: bool) -> bool {
-        self.fence.is_some() && (!began || self.manifest.on_lost == OnLost::Retry)
+    /// The pause after which it is to be executed again, having ended like this; `None`: it is not. Synchronous calls never are.
+    /// Code that has not begun is not run twice by being lost.
+    pub(super) fn again_after(&self, outcome: OutcomeKind, began: bool) -> Option<Duration> {
+        self.fence?;
+        if outcome == OutcomeKind::Lost {
+            let wanted = !began || self.manifest.on_lost == OnLost::Retry;
+            return wanted.then(|| Retry::after_lost(self.attempt));
+        }
+        self.manifest.retry.after(outcome, self.attempt, backoff::dice())
+    }
+
+    /// Who is told of an end like this. Of a synchronous call nobody is: its caller knows.
+    pub(super) fn tells(&self, outcome: OutcomeKind) -> Option<Destination> {
+        self.fence?;
+        let destination =
+            if outcome == OutcomeKind::Ok { &self.manifest.on_success } else { &self.manifest.on_failure };
+        destination.clone()
     }
 
     pub(super) fn sandbox(&self) -> SandboxRequest {
@@ -137,7 +154,7 @@ impl Job {
 
     /// What the code is told of it besides the event, as JSON.
     fn context(&self, deadline: Timestamp) -> Box<RawValue> {
-        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
+        let Cause { kind, trigger, delivery, of, lineage, headers, normalised, trace, .. } = &self.cause;
         let context = Context {
             traceparent: trace.as_ref().map(|trace| &trace.parent),
             tracestate: trace.as_ref().and_then(|trace| trace.state.as_deref()),
@@ -153,6 +170,8 @@ impl Job {
                 kind: *kind,
                 trigger: *trigger,
                 delivery: *delivery,
+                of: *of,
+                lineage: lineage.as_deref(),
                 headers,
                 normalised: normalised.as_ref(),
             },
@@ -205,6 +224,10 @@ struct Why<'a> {
     kind: CauseKind,
     trigger: Option<TriggerId>,
     delivery: Option<DeliveryId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<InvocationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<&'a Lineage>,
     headers: &'a BTreeMap<String, String>,
     normalised: Option<&'a serde_json::Value>,
 }

@@ -112,7 +112,8 @@ impl Ended {
             invocation: job.invocation,
             namespace: job.namespace.clone(),
             fence: job.fence,
-            retry: outcome.kind == OutcomeKind::Lost && job.retries(self.began),
+            retry: job.again_after(outcome.kind, self.began),
+            tell: job.tells(outcome.kind),
             outcome,
             result: self.result.map(|(body, kind)| (body, kind.into())),
             usage: Usage {
