@@ -143,7 +143,7 @@ async fn drain_graphile(server: &Server, jobs: usize) -> Option<f64> {
         .output()
         .await
         .ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+    String::from_utf8_lossy(&output.stdout).lines().next_back()?.trim().parse().ok()
 }
 
 /// Milliseconds from being accepted to being started, one after the other.

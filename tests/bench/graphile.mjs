@@ -2,11 +2,13 @@
 // Arguments: how many, the directory of the socket.
 
 import pg from "pg";
-import { run, runMigrations } from "graphile-worker";
+import { Logger, run, runMigrations } from "graphile-worker";
 
 const [jobs, host] = [Number(process.argv[2]), process.argv[3]];
 const pgPool = new pg.Pool({ host, user: "runlet", database: "postgres", max: 6 });
-await runMigrations({ pgPool });
+pgPool.on("error", () => {});
+const logger = new Logger(() => () => {});
+await runMigrations({ pgPool, logger });
 await pgPool.query(
   "SELECT graphile_worker.add_jobs(ARRAY(SELECT ROW('noop', '{}'::json, NULL, NULL, NULL, NULL, NULL, NULL)::graphile_worker.job_spec FROM generate_series(1, $1::int)))",
   [jobs],
@@ -17,6 +19,7 @@ const finished = new Promise((resolve) => (finish = resolve));
 const begin = performance.now();
 const runner = await run({
   pgPool,
+  logger,
   noHandleSignals: true,
   preset: { worker: { concurrentJobs: 24, localQueue: { size: 500 } } },
   taskList: { noop: async () => { if (++done === jobs) finish(); } },
