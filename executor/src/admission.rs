@@ -299,8 +299,14 @@ impl<T: Handle> Admission<T> {
     }
 
     /// Parks a sandbox for the next execution of its revision.
-    pub(crate) fn park(&self, room: &Room<T>, function: FunctionKey, key: SandboxKey, handle: T) {
-        self.0.change(|book| ((), book.park(room.number, function, key, handle)));
+    pub(crate) fn park(&self, room: u64, function: FunctionKey, key: SandboxKey, handle: T) {
+        self.0.change(|book| ((), book.park(room, function, key, handle)));
+    }
+
+    /// Tells those of the parked sandboxes to leave that may not stay.
+    pub(crate) fn weed(&self, may_stay: impl FnMut(&mut T) -> bool) {
+        let evicted = self.0.lock().weed(may_stay);
+        drop(evicted);
     }
 
     /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave, or, unless it is `unfit`, is

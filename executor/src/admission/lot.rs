@@ -182,9 +182,14 @@ impl<T: Handle> Lot<T> {
         self.remove_where(|_| true)
     }
 
-    fn remove_where(&mut self, which: impl Fn(&Parked<T>) -> bool) -> Vec<Parked<T>> {
-        let found = self.parked.values().filter(|(_, parked)| which(parked));
-        let mut found: Vec<(u64, u64)> = found.map(|(at, parked)| (*at, parked.room)).collect();
+    /// Takes out all that `which` names; each is asked about once.
+    pub(super) fn remove_where(&mut self, mut which: impl FnMut(&mut Parked<T>) -> bool) -> Vec<Parked<T>> {
+        let mut found: Vec<(u64, u64)> = Vec::new();
+        for (at, parked) in self.parked.values_mut() {
+            if which(parked) {
+                found.push((*at, parked.room));
+            }
+        }
         found.sort_unstable();
         found.into_iter().filter_map(|(_, room)| self.remove(room)).collect()
     }
