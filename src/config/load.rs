@@ -257,10 +257,16 @@ mod tests {
 
     #[test]
     fn namespaces_may_keep_their_history_longer_or_shorter() {
-        let text =
-            "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\n[namespaces.audit]\nretention = \"off\"\n";
+        let text = "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\nweight = 3\n[namespaces.audit]\nretention = \"off\"\n";
         let loaded = try_file(text).expect("it is valid");
-        assert!(loaded.show().contains("namespace ci with retention = \"2d\""));
+        assert!(loaded.show().contains("namespace ci with retention = \"2d\", weight = 3"));
+        assert_eq!(
+            loaded.config.weights().into_iter().map(|(name, weight)| (name.to_string(), weight)).collect::<Vec<_>>(),
+            [("ci".to_owned(), 3)]
+        );
+        for wrong in ["0", "\"3\"", "1001"] {
+            assert!(try_file(&format!("[namespaces.ci]\nweight = {wrong}\n")).is_err(), "{wrong}");
+        }
         let retention = loaded.config.retention();
         let of = |name: &str| retention.of(&name.parse().expect("a name"));
         assert_eq!((of("ci"), of("audit"), of("other")), (Some(2), None, Some(14)));

@@ -264,12 +264,13 @@ fn the_bill_says_what_calibrated_burners_have_used() {
         |record: &Value, name: &str| record["usage"][name].as_i64().unwrap_or_else(|| panic!("{name}: {record}"));
     assert!(number(&cold, "start_us") > 1_000, "a sandbox was made: {cold}");
     let base = number(&burn(0.0, 0), "memory_peak");
-    for (s, mib) in [(0.3, 64), (0.6, 0), (0.0, 128), (0.0, 0)] {
+    for (s, mib) in [(0.3, 0), (0.6, 0), (0.0, 64), (0.0, 128), (0.0, 0)] {
         let record = burn(s, mib);
         assert_eq!(record["start"], "warm");
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a test")]
         let (cpu, wall) = (number(&record, "cpu_us") as f64 / 1e6, number(&record, "wall_us") as f64 / 1e6);
-        assert!((cpu - s).abs() <= 0.1 * s + 0.02, "{s} s were burnt: {record}");
+        // Taking memory burns as well.
+        assert!(mib > 0 || (cpu - s).abs() <= 0.1 * s + 0.02, "{s} s were burnt: {record}");
         assert!(wall >= s && number(&record, "wait_us") >= 0 && number(&record, "start_us") < 1_000_000, "{record}");
         #[expect(clippy::cast_precision_loss, reason = "bytes of a test")]
         let (grown, asked) = ((number(&record, "memory_peak") - base) as f64, (mib << 20) as f64);

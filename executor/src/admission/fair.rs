@@ -50,6 +50,9 @@ impl<K: Clone + Ord + Hash> Shares<K> {
             (None, true) => {
                 let at = known.map_or(self.floor, |mark| mark.at.max(self.floor));
                 self.came += 1;
+                if known.is_none() {
+                    self.sweep();
+                }
                 self.marks.insert(key.clone(), Mark { at, wants: Some(self.came) });
                 self.wanting.insert((at, self.came, key.clone()));
             }

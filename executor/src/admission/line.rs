@@ -193,22 +193,18 @@ impl Lines {
     /// Who has to go so that one more of this line may wait, when no more may: the last of the longest line. `None`: nobody, for
     /// the one who comes has no shorter line.
     pub(super) fn pushed_out(&self, namespace: &Namespace, who: &Who) -> Option<u64> {
-        let (longest, greedy) = self.lengths.last()?;
+        let last = |tenant: &Tenant, who: &Who| tenant.lines.get(who)?.counted.last().map(|(_, ticket)| *ticket);
         let mine = self.tenants.get(namespace);
-        let tenant = if greedy == namespace {
-            mine?
-        } else {
-            let counted = mine.map_or(0, |tenant| tenant.counted) + 1;
-            if weighed(counted, self.weights.of(namespace)) >= *longest {
-                return None;
-            }
-            self.tenants.get(greedy)?
-        };
-        let (length, line) = tenant.lengths.last()?;
-        if greedy == namespace && tenant.lines.get(who).map_or(0, |line| line.counted.len()) + 1 >= *length {
-            return None;
+        let (longest, greedy) = self.lengths.last()?;
+        let counted = mine.map_or(0, |tenant| tenant.counted) + 1;
+        if greedy != namespace && weighed(counted, self.weights.of(namespace)) < *longest {
+            let tenant = self.tenants.get(greedy)?;
+            return last(tenant, &tenant.lengths.last()?.1);
         }
-        tenant.lines.get(line)?.counted.last().map(|(_, ticket)| *ticket)
+        let tenant = mine?;
+        let (length, longest) = tenant.lengths.last()?;
+        let own = tenant.lines.get(who).map_or(0, |line| line.counted.len()) + 1;
+        (own < *length).then(|| last(tenant, longest)).flatten()
     }
 
     /// An execution begins.

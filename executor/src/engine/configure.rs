@@ -15,6 +15,7 @@ use runlet_core::manifest::Manifest;
 use runlet_core::name::{FunctionName, Namespace};
 use runlet_core::precondition::Precondition;
 use runlet_core::settings::{Change, Settings, least};
+use runlet_core::store::StoreError;
 use runlet_core::store::function::Function;
 use runlet_core::unit::ByteSize;
 use tokio::time::{Instant, sleep};
@@ -80,8 +81,10 @@ impl Shared {
         })?;
         let before = function.settings;
         if !precondition.holds(Some(&before.version())) {
-            // The store says it in its words, and changes nothing.
-            return Ok(self.store.set_settings(namespace, name, &before, precondition).await?);
+            let reason = format!(
+                "somebody has changed the settings of `{name}`: look at them, then send their ETag in If-Match"
+            );
+            return Err(StoreError::Precondition(reason).into());
         }
         let settings = before.changed(&change, clock::now());
         check(&function, &settings, ByteSize(self.gate.bounds().memory))?;
