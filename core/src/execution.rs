@@ -112,6 +112,8 @@ impl std::fmt::Display for ExecutionState {
 pub enum StartKind {
     /// Created for this execution.
     Cold,
+    /// Started ahead, and given to the function for this execution.
+    Stem,
     /// Reused: it had served the same revision before.
     Warm,
 }
@@ -122,6 +124,7 @@ impl StartKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cold => "cold",
+            Self::Stem => "stem",
             Self::Warm => "warm",
         }
     }

@@ -280,7 +280,18 @@ impl<T: Handle> Admission<T> {
 
     /// Parks a sandbox for the next execution of its revision.
     pub(crate) fn park(&self, room: &Room<T>, function: FunctionKey, key: SandboxKey, handle: T) {
-        self.0.change(|book| ((), book.park((room.number, room.memory), function, key, handle)));
+        self.0.change(|book| ((), book.park((room.number, room.memory), Some((function, key)), handle)));
+    }
+
+    /// Room for a sandbox that is nobody's yet, if nobody else wants it now.
+    pub(crate) fn spare_room(&self, memory: u64) -> Option<Room<T>> {
+        let number = self.0.lock().spare_room(memory)?;
+        Some(self.0.room(number, memory))
+    }
+
+    /// Parks a sandbox that is nobody's yet. It is the first to leave when room is needed.
+    pub(crate) fn park_spare(&self, room: &Room<T>, handle: T) {
+        self.0.change(|book| ((), book.park((room.number, room.memory), None, handle)));
     }
 
     /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave, or, unless it is `unfit`, is

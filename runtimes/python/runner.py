@@ -352,6 +352,7 @@ def start(channel):
 
         tzset()
     sys.path.insert(0, code[:-1])
+    os.chdir(code)
     try:
         function = load(init["handler"], code)
     except SystemExit as stop:

@@ -1,5 +1,7 @@
 //! The sandboxes that can be had without making one: parked ones, and shared ones with a free slot.
 
+use runlet_core::name::RevisionDigest;
+
 use super::Handle;
 use super::want::{FunctionKey, SandboxKey};
 
@@ -8,8 +10,8 @@ use super::want::{FunctionKey, SandboxKey};
 pub(super) struct Parked<T> {
     pub(super) room: u64,
     pub(super) memory: u64,
-    pub(super) function: FunctionKey,
-    pub(super) key: SandboxKey,
+    /// Whose it is; `None`: nobody's yet.
+    pub(super) owner: Option<(FunctionKey, SandboxKey)>,
     pub(super) handle: T,
     /// How many calls it serves at a time.
     pub(super) slots: u32,
@@ -18,6 +20,15 @@ pub(super) struct Parked<T> {
 }
 
 impl<T> Parked<T> {
+    /// Whether it serves this function, in another revision than `keep`.
+    pub(super) fn is_other(&self, function: &FunctionKey, keep: &RevisionDigest) -> bool {
+        self.owner.as_ref().is_some_and(|(owner, key)| owner == function && key.1 != *keep)
+    }
+
+    fn serves(&self, wanted: &SandboxKey) -> bool {
+        self.owner.as_ref().is_some_and(|(_, key)| key == wanted)
+    }
+
     /// Whether nobody is in it.
     pub(super) const fn is_idle(&self) -> bool {
         self.free == self.slots
@@ -47,7 +58,7 @@ impl<T: Handle> Lot<T> {
 
     /// A place in the one that was parked last.
     pub(super) fn take(&mut self, key: &SandboxKey) -> Option<Taken<T>> {
-        let at = self.0.iter().rposition(|parked| parked.key == *key && parked.free > 0)?;
+        let at = self.0.iter().rposition(|parked| parked.serves(key) && parked.free > 0)?;
         let parked = &mut self.0[at];
         if parked.slots > 1 {
             parked.free -= 1;
@@ -83,7 +94,9 @@ impl<T: Handle> Lot<T> {
     }
 
     pub(super) fn remove_longest_idle(&mut self) -> Option<Parked<T>> {
-        let at = self.0.iter().position(Parked::is_idle)?;
+        // What is nobody's is missed by nobody.
+        let spare = self.0.iter().position(|parked| parked.owner.is_none());
+        let at = spare.or_else(|| self.0.iter().position(Parked::is_idle))?;
         Some(self.0.remove(at))
     }
 

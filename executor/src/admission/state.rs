@@ -192,19 +192,30 @@ impl<T: Handle, W> Book<T, W> {
         (true, self.pump())
     }
 
+    /// Room for a sandbox that is nobody's yet: only what no one else wants now.
+    pub(super) fn spare_room(&mut self, memory: u64) -> Option<u64> {
+        let fits = self.memory.saturating_add(memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
+        if self.closed || self.short_of_room || !fits {
+            return None;
+        }
+        self.memory += memory;
+        self.sandboxes += 1;
+        self.next += 1;
+        Some(self.next)
+    }
+
     /// A sandbox is free for the next execution of its revision.
     pub(super) fn park(
         &mut self,
         (room, memory): (u64, u64),
-        function: FunctionKey,
-        key: SandboxKey,
+        owner: Option<(FunctionKey, SandboxKey)>,
         handle: T,
     ) -> Effects<T, W> {
         if self.closed {
             self.leaving.insert(room, memory);
             return Effects { start: Vec::new(), evict: vec![handle] };
         }
-        self.lot.put(Parked { room, memory, function, key, handle, slots: 1, free: 1 });
+        self.lot.put(Parked { room, memory, owner, handle, slots: 1, free: 1 });
         self.pump()
     }
 
@@ -226,7 +237,7 @@ impl<T: Handle, W> Book<T, W> {
 
     /// Takes out what is parked for the function and is not of revision `keep`.
     pub(super) fn retire(&mut self, function: &FunctionKey, keep: &RevisionDigest) -> Vec<T> {
-        let retired = self.lot.remove_where(|parked| parked.function == *function && parked.key.1 != *keep);
+        let retired = self.lot.remove_where(|parked| parked.is_other(function, keep));
         retired.into_iter().map(|parked| self.leave_lot(parked)).collect()
     }
 
@@ -308,8 +319,8 @@ impl<T: Handle, W> Book<T, W> {
         if let (Some(key), Some(function), 2..) = (&want.reuse, want.key(), want.slots) {
             let (handle, rest) = T::open();
             let mine = handle.share();
-            let (function, key, slots) = (function.clone(), key.clone(), want.slots);
-            self.lot.put(Parked { room, memory: want.memory, function, key, handle, slots, free: slots - 1 });
+            let (owner, slots) = (Some((function.clone(), key.clone())), want.slots);
+            self.lot.put(Parked { room, memory: want.memory, owner, handle, slots, free: slots - 1 });
             return Some(Place::Opening(room, want.memory, mine, rest));
         }
         Some(Place::New(room, want.memory))

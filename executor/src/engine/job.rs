@@ -93,12 +93,12 @@ impl Job {
     /// The runner to start, for runtimes that have one.
     pub(super) fn launch(&self, env: &BTreeMap<String, String>) -> Launch {
         let launch = runlet_runtimes::launch::launch(&self.manifest, env);
-        Launch { init: launch.init.clone(), process: process(launch) }
+        Launch { init: launch.init.clone(), process: launch.into() }
     }
 
     /// The program to run once, with the facts about this execution in its environment and in a file.
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
-        let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
+        let mut process = ProcessSpec::from(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
         process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).to_string()));
@@ -188,11 +188,6 @@ pub(super) fn environment(
         }
     };
     manifest.env.iter().map(resolve).collect()
-}
-
-fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {
-    let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
-    ProcessSpec { argv, env, cwd, stdin: false, channel, files: Vec::new() }
 }
 
 #[cfg(test)]

@@ -38,11 +38,13 @@ use crate::host::Host;
 use crate::lease::Leases;
 use crate::pool::{Gate, Pool};
 use crate::revisions::Revisions;
+use crate::stems::Stems;
 use backlog::Backlog;
 use bell::Bell;
 use manifests::Manifests;
 use registry::Registry;
 
+pub use crate::stems::StemCounts;
 pub(crate) use claim::run_claim;
 pub use options::EngineOptions;
 
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     ledger: Ledger,
     spool: Spool,
     pool: Pool,
+    stems: Stems,
     revisions: Revisions,
     manifests: Manifests,
     backlog: Backlog,
@@ -89,6 +92,7 @@ impl LocalEngine {
         let tasks = TaskTracker::new();
         let ended = CancellationToken::new();
         let pool = Pool::new(gate.clone(), tasks.clone(), options.idle, ended.clone());
+        let stems = Stems::new(options.stems, host.clone(), pool.clone(), gate.clone(), tasks.clone());
         let shared = Shared {
             revisions: Revisions::new(&options.revisions_dir, store.clone()),
             manifests: Manifests::new(store.clone()),
@@ -107,6 +111,7 @@ impl LocalEngine {
             spool,
             gate,
             pool,
+            stems,
             tasks,
         };
         let shared = Arc::new(shared);

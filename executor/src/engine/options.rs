@@ -9,6 +9,8 @@ use runlet_core::secret::Secrets;
 use runlet_core::store::retention::Retention;
 use runlet_core::unit::ByteSize;
 
+use crate::stems::StemCounts;
+
 /// What the engine of a server is told by its configuration.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -24,6 +26,8 @@ pub struct EngineOptions {
     pub max_waiting: u32,
     /// Asynchronous work that may wait, per namespace.
     pub max_queued: u32,
+    /// Sandboxes that are started ahead.
+    pub stems: StemCounts,
     /// A sandbox that is idle for so long is destroyed.
     pub idle: Duration,
     /// The largest result, bytes.

@@ -15,22 +15,29 @@ use super::Shared;
 use super::job::Job;
 use super::registry::{Live, Why};
 use crate::admission::{Seat, Slot, Turn};
-use crate::host::sandbox::{Sandbox, SandboxEnd};
+use crate::host::sandbox::SandboxEnd;
 use crate::lease::Leased;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
 use crate::road::Road;
-use crate::session::{Invoked, Joined, Session, Spout, Terms, Ticket};
+use crate::session::{Blank, Invoked, Joined, Session, Spout, Terms, Ticket};
 
 /// A sandbox for an execution.
 pub(super) enum Placed {
     /// One that has served the revision before.
     Warm(Warm),
     /// A new one, and the environment of the code.
-    New { sandbox: Sandbox, room: Place, env: BTreeMap<String, String> },
+    New { made: Made, room: Place },
     /// One that it shares with others.
     Shared(Berth),
+}
+
+/// A sandbox in which none of the code has run, and the environment of the code.
+pub(super) struct Made {
+    blank: Blank,
+    start: StartKind,
+    env: BTreeMap<String, String>,
 }
 
 /// A place in a sandbox that several calls share.
@@ -160,10 +167,10 @@ impl Shared {
                     }
                 }
                 Seat::Opening(room, requests, handle, slot) => {
-                    let (sandbox, env) = self.make(job).await?;
-                    self.pool.share(sandbox, room, job.launch(&env), requests);
+                    let Made { blank, start, env } = self.make(job).await?;
+                    self.pool.share(blank, room, job.launch(&env), requests);
                     if let Some(ticket) = handle.ticket() {
-                        return Ok(Placed::Shared(Berth { ticket, slot, start: StartKind::Cold }));
+                        return Ok(Placed::Shared(Berth { ticket, slot, start }));
                     }
                 }
             }
@@ -173,12 +180,11 @@ impl Shared {
                 () = live.token.cancelled() => return Err(ended_early(live)),
             };
         };
-        let (sandbox, env) = self.make(job).await?;
-        Ok(Placed::New { sandbox, room, env })
+        Ok(Placed::New { made: self.make(job).await?, room })
     }
 
-    /// A new sandbox for the job, and the environment of its code.
-    async fn make(&self, job: &Job) -> Result<(Sandbox, BTreeMap<String, String>), Outcome> {
+    /// A sandbox for the job that has been nobody's: one that was started ahead, or else a new one.
+    async fn make(&self, job: &Job) -> Result<Made, Outcome> {
         let init_error = |why: String| Outcome::because(OutcomeKind::InitError, why);
         if let Some(missing) = runlet_runtimes::host::missing(job.manifest.runtime) {
             return Err(init_error(missing));
@@ -189,16 +195,19 @@ impl Shared {
             Err(error @ RevisionError::Store(..)) => return Err(lost(error)),
             Err(error) => return Err(init_error(error.to_string())),
         }
+        if let Some(blank) = self.stems.specialised(job.manifest.runtime, &job.revision, job.manifest.limits).await {
+            return Ok(Made { blank, start: StartKind::Stem, env });
+        }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
-        Ok((sandbox, env))
+        Ok(Made { blank: Blank::Bare(sandbox), start: StartKind::Cold, env })
     }
 
     /// Gives back a sandbox in which nothing was run.
     pub(super) async fn unplace(&self, job: &Job, placed: Placed) {
         match placed {
             Placed::Warm(warm) => self.pool.park(warm, job.function_key(), job.sandbox_key()),
-            Placed::New { sandbox, room, .. } => {
-                self.pool.bury(sandbox, room).await;
+            Placed::New { made, room } => {
+                self.pool.bury(made.blank.into_sandbox(), room).await;
             }
             Placed::Shared(berth) => drop(berth),
         }
@@ -215,15 +224,16 @@ impl Shared {
         let ended = match placed {
             Placed::Shared(berth) => self.run_shared(job, berth, deadline, live, &mut sink).await,
             Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
-            Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
-                self.run_program(job, Leased::new(sandbox, room), &env, deadline, live, &mut sink).await
+            Placed::New { made: Made { blank, start, env }, room } if job.manifest.runtime == RuntimeKind::Exec => {
+                let leased = Leased::new(blank.into_sandbox(), room);
+                self.run_program(job, (leased, start), &env, deadline, live, &mut sink).await
             }
-            Placed::New { sandbox, room, env } => {
+            Placed::New { made: Made { blank, start, env }, room } => {
                 let launch = job.launch(&env);
-                match Session::open(sandbox, launch, deadline.at.into_std(), &live.token, &mut sink).await {
+                match Session::open(blank, launch, deadline.at.into_std(), &live.token, &mut sink).await {
                     Ok(session) => {
                         let warm = Warm { session: Box::new(session), room };
-                        self.run_in(job, warm, StartKind::Cold, deadline, live, &mut sink).await
+                        self.run_in(job, warm, start, deadline, live, &mut sink).await
                     }
                     Err((outcome, sandbox)) => {
                         let end = self.pool.bury(sandbox, room).await;
@@ -257,7 +267,7 @@ impl Shared {
             return ended;
         }
         let end = self.pool.bury(warm.session.into_sandbox(), warm.room).await;
-        ended.and_sandbox(end, start == StartKind::Cold)
+        ended.and_sandbox(end, start != StartKind::Warm)
     }
 
     /// One call in a sandbox that it shares with others. What it used cannot be told apart from what they used.
@@ -299,13 +309,13 @@ impl Shared {
     async fn run_program(
         &self,
         job: &Job,
-        leased: Leased,
+        (leased, start): (Leased, StartKind),
         env: &BTreeMap<String, String>,
         deadline: Deadline,
         live: &Live,
         sink: &mut LogSink,
     ) -> Ended {
-        let running = self.note(job, StartKind::Cold, leased.name());
+        let running = self.note(job, start, leased.name());
         let bounds = (deadline.at, self.options.max_result);
         let program = job.program(env, deadline.wall);
         let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;

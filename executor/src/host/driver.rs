@@ -29,6 +29,7 @@ pub(super) struct Waiting {
 pub(super) struct Shared {
     pub(super) control: AsyncFd<Seqpacket>,
     pub(super) programs: Mutex<HashMap<u32, Waiting>>,
+    pub(super) specialised: Mutex<Option<oneshot::Sender<Option<String>>>>,
     pub(super) resized: Mutex<Option<oneshot::Sender<Option<String>>>>,
     pub(super) oom: Mutex<Vec<oneshot::Sender<bool>>>,
     pub(super) usage: Mutex<Vec<oneshot::Sender<Usage>>>,
@@ -61,6 +62,7 @@ pub(super) async fn open(
     let shared = Arc::new(Shared {
         control,
         programs: Mutex::default(),
+        specialised: Mutex::default(),
         resized: Mutex::default(),
         oom: Mutex::default(),
         usage: Mutex::default(),
@@ -86,11 +88,8 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let end = loop {
         match receive(&shared).await {
             Some(FromShim::Program(program)) => tell(&shared, program),
-            Some(FromShim::Resized(refusal)) => {
-                if let Some(waiting) = lock(&shared.resized).take() {
-                    let _ = waiting.send(refusal);
-                }
-            }
+            Some(FromShim::Specialised(refusal)) => answer(&shared.specialised, refusal),
+            Some(FromShim::Resized(refusal)) => answer(&shared.resized, refusal),
             Some(FromShim::Oom(killed)) => {
                 for waiting in lock(&shared.oom).drain(..) {
                     let _ = waiting.send(killed);
@@ -116,11 +115,18 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let _ = ended.send(Some(end));
     lock(&shared.oom).clear();
     lock(&shared.usage).clear();
+    lock(&shared.specialised).take();
     lock(&shared.resized).take();
     for (_, waiting) in lock(&shared.programs).drain() {
         if let Some(ended) = waiting.ended {
             let _ = ended.send(ProcessEnd::SandboxGone);
         }
+    }
+}
+
+fn answer(waiting: &Mutex<Option<oneshot::Sender<Option<String>>>>, refusal: Option<String>) {
+    if let Some(waiting) = lock(waiting).take() {
+        let _ = waiting.send(refusal);
     }
 }
 

@@ -5,6 +5,7 @@
 //! know which function it serves, who asked, and where output and results go.
 
 mod answer;
+mod blank;
 mod channel;
 mod crew;
 mod greeting;
@@ -25,6 +26,7 @@ use runlet_core::outcome::Outcome;
 
 use crate::host::sandbox::ProcessSpec;
 
+pub use blank::Blank;
 pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
 pub use native::Session;
 pub use oneshot::run_once;
@@ -44,6 +46,13 @@ pub struct Launch {
     pub process: ProcessSpec,
     /// Body of the init frame.
     pub init: serde_json::Value,
+}
+
+impl From<runlet_runtimes::launch::Launch> for ProcessSpec {
+    fn from(launch: runlet_runtimes::launch::Launch) -> Self {
+        let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
+        Self { argv, env, cwd, stdin: false, channel, files: Vec::new() }
+    }
 }
 
 impl fmt::Debug for Launch {
