@@ -114,6 +114,8 @@ pub enum StartKind {
     Cold,
     /// Started ahead, and given to the function for this execution.
     Stem,
+    /// Reused as a warm one is; the code runs in a fork of the process that had loaded it, and finds nothing of earlier calls.
+    Fork,
     /// Reused: it had served the same revision before.
     Warm,
 }
@@ -125,6 +127,7 @@ impl StartKind {
         match self {
             Self::Cold => "cold",
             Self::Stem => "stem",
+            Self::Fork => "fork",
             Self::Warm => "warm",
         }
     }

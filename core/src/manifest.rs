@@ -83,6 +83,8 @@ impl RuntimeKind {
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.
     Warm,
+    /// A fork of the process that has loaded the handler serves each invocation of the same revision; what it leaves is removed.
+    Fork,
     /// A new sandbox per invocation.
     Fresh,
 }
@@ -93,6 +95,7 @@ impl Reset {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Warm => "warm",
+            Self::Fork => "fork",
             Self::Fresh => "fresh",
         }
     }

@@ -334,8 +334,8 @@ impl<T: Handle> Admission<T> {
         self.0.lock().running(function)
     }
 
-    /// Sandboxes that wait for their next execution.
-    pub(crate) fn parked(&self) -> u32 {
+    /// Sandboxes that wait for their next execution, and those that are nobody's yet.
+    pub(crate) fn parked(&self) -> (u32, u32) {
         self.0.lock().parked()
     }
 

@@ -20,6 +20,7 @@ const PYTHON: &[(&str, &[u8])] = &[
     ("runner.py", include_bytes!("../python/runner.py")),
     ("problem.py", include_bytes!("../python/problem.py")),
     ("pieces.py", include_bytes!("../python/pieces.py")),
+    ("forked.py", include_bytes!("../python/forked.py")),
     ("shared.py", include_bytes!("../python/shared.py")),
 ];
 
@@ -133,6 +134,7 @@ fn init(manifest: &Manifest, env: &BTreeMap<String, String>) -> serde_json::Valu
         "env": env,
         "limits": { "memory": limits.memory.0, "tmp": limits.tmp.0, "timeout_ms": timeout_ms },
         "concurrency": manifest.concurrency,
+        "reset": manifest.reset,
     })
 }
 
@@ -162,6 +164,7 @@ mod tests {
                 "handler": "main.handle", "code": "/var/task", "env": {"HOME": "/var/task", "TOKEN": "hush"},
                 "limits": {"memory": 134_217_728, "tmp": 16_777_216, "timeout_ms": 10_000},
                 "concurrency": 1,
+                "reset": "warm",
             })
         );
     }

@@ -89,6 +89,12 @@ impl<T: Handle> Lot<T> {
         idle.fold((0, 0), |(count, memory), parked| (count + 1, memory + parked.memory))
     }
 
+    /// How many are nobody's yet.
+    pub(super) fn spare(&self) -> u32 {
+        let spare = self.0.iter().filter(|parked| parked.owner.is_none()).count();
+        u32::try_from(spare).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn remove(&mut self, room: u64) -> Option<Parked<T>> {
         self.find(room).map(|at| self.0.remove(at))
     }

@@ -109,9 +109,10 @@ impl<T: Handle, W> Book<T, W> {
         (self.memory, self.sandboxes, self.queue.len())
     }
 
-    /// Sandboxes that wait for their next execution.
-    pub(super) fn parked(&self) -> u32 {
-        self.lot.idle().0
+    /// Sandboxes that wait for their next execution, and those that are nobody's yet.
+    pub(super) fn parked(&self) -> (u32, u32) {
+        let (idle, spare) = (self.lot.idle().0, self.lot.spare());
+        (idle - spare, spare)
     }
 
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use runlet_core::cause::Cause;
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
+use runlet_core::execution::StartKind;
 use runlet_core::id::{ExecutionId, InvocationId};
 use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
@@ -62,7 +63,12 @@ impl Job {
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
+        self.manifest.reset != Reset::Fresh && self.manifest.runtime.stays()
+    }
+
+    /// What a start in a sandbox is that has served its revision before.
+    pub(super) fn start_again(&self) -> StartKind {
+        if self.manifest.reset == Reset::Fork { StartKind::Fork } else { StartKind::Warm }
     }
 
     /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.

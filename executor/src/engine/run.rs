@@ -221,32 +221,58 @@ impl Shared {
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
         let mut sink = LogSink::new(self.road(job), self.tasks.clone(), owner, self.options.max_log, deadline.at);
-        let ended = match placed {
-            Placed::Shared(berth) => self.run_shared(job, berth, deadline, live, &mut sink).await,
-            Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
-            Placed::New { made: Made { blank, start, env }, room } if job.manifest.runtime == RuntimeKind::Exec => {
-                let leased = Leased::new(blank.into_sandbox(), room);
-                self.run_program(job, (leased, start), &env, deadline, live, &mut sink).await
-            }
-            Placed::New { made: Made { blank, start, env }, room } => {
-                let launch = job.launch(&env);
-                match Session::open(blank, launch, deadline.at.into_std(), &live.token, &mut sink).await {
-                    Ok(session) => {
-                        let warm = Warm { session: Box::new(session), room };
-                        self.run_in(job, warm, start, deadline, live, &mut sink).await
-                    }
-                    Err((outcome, sandbox)) => {
-                        let end = self.pool.bury(sandbox, room).await;
-                        Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+        let mut placed = placed;
+        let ended = loop {
+            match placed {
+                Placed::Warm(warm) => {
+                    if let Some(ended) = self.run_in(job, warm, job.start_again(), deadline, live, &mut sink).await {
+                        break ended;
                     }
                 }
+                Placed::Shared(berth) => break self.run_shared(job, berth, deadline, live, &mut sink).await,
+                Placed::New { made, room } => break self.run_new(job, made, room, deadline, live, &mut sink).await,
             }
+            // It had died since its last call, which only this one has found out.
+            placed = match self.place_again(job, deadline, live).await {
+                Ok(placed) => placed,
+                Err(outcome) => break Ended::before(outcome),
+            };
         };
         drop(turn);
         Ended { log: sink.finish().await, ..ended }
     }
 
-    /// One call of a runner, which is kept for the next if that is allowed.
+    /// The first call in a sandbox that is to become the revision's.
+    async fn run_new(
+        &self,
+        job: &Job,
+        made: Made,
+        room: Place,
+        deadline: Deadline,
+        live: &Live,
+        sink: &mut LogSink,
+    ) -> Ended {
+        let Made { blank, start, env } = made;
+        if job.manifest.runtime == RuntimeKind::Exec {
+            let leased = Leased::new(blank.into_sandbox(), room);
+            return self.run_program(job, (leased, start), &env, deadline, live, sink).await;
+        }
+        let launch = job.launch(&env);
+        match Session::open(blank, launch, deadline.at.into_std(), &live.token, sink).await {
+            Ok(session) => {
+                let warm = Warm { session: Box::new(session), room };
+                let ended = self.run_in(job, warm, start, deadline, live, sink).await;
+                ended.unwrap_or_else(|| Ended::before(lost("the sandbox ended right after its start")))
+            }
+            Err((outcome, sandbox)) => {
+                let end = self.pool.bury(sandbox, room).await;
+                Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+            }
+        }
+    }
+
+    /// One call of a runner, which is kept for the next if that is allowed. `None`: a warm one had gone before it had read the call, and
+    /// none of the code ran.
     async fn run_in(
         &self,
         job: &Job,
@@ -255,19 +281,25 @@ impl Shared {
         deadline: Deadline,
         live: &Live,
         sink: &mut LogSink,
-    ) -> Ended {
+    ) -> Option<Ended> {
         let running = self.note(job, start, warm.session.sandbox().name());
         let (call, max) = (job.call(deadline.wall), self.options.max_result);
         let mut spout = job.spout();
         let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink, &mut spout).await;
+        // A runner of our own begins only when it has the whole call.
+        if invoked.unread && start == job.start_again() && job.manifest.runtime != RuntimeKind::Custom {
+            let pool = self.pool.clone();
+            self.tasks.spawn(async move { pool.bury(warm.session.into_sandbox(), warm.room).await });
+            return None;
+        }
         let keep = invoked.reusable && job.is_warm();
         let ended = Ended::after(invoked, Some(running), spout);
         if keep {
             self.pool.park(warm, job.function_key(), job.sandbox_key());
-            return ended;
+            return Some(ended);
         }
         let end = self.pool.bury(warm.session.into_sandbox(), warm.room).await;
-        ended.and_sandbox(end, start != StartKind::Warm)
+        Some(ended.and_sandbox(end, start != job.start_again()))
     }
 
     /// One call in a sandbox that it shares with others. What it used cannot be told apart from what they used.
@@ -291,12 +323,17 @@ impl Shared {
         }
     }
 
-    async fn another_berth(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Berth, Outcome> {
+    /// Another place for a job that has its turn.
+    async fn place_again(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Placed, Outcome> {
         let seat = tokio::select! {
             seat = self.gate.again(job.want(), Some(deadline.at)) => seat.map_err(lost)?,
             () = live.token.cancelled() => return Err(ended_early(live)),
         };
-        match self.place(job, seat, live).await? {
+        self.place(job, seat, live).await
+    }
+
+    async fn another_berth(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Berth, Outcome> {
+        match self.place_again(job, deadline, live).await? {
             Placed::Shared(berth) => Ok(berth),
             placed => {
                 self.unplace(job, placed).await;

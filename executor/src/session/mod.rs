@@ -103,12 +103,14 @@ pub struct Invoked {
     pub content_type: &'static str,
     /// Whether the sandbox may serve another call. If not, it has been told to end (or has ended).
     pub reusable: bool,
+    /// Whether the runner is known to have gone before it had read the whole call.
+    pub unread: bool,
 }
 
 impl Invoked {
     /// A call that has no result; its sandbox is used up.
     const fn failed(outcome: Outcome) -> Self {
-        Self { outcome, result: Bytes::new(), content_type: content_type::JSON, reusable: false }
+        Self { outcome, result: Bytes::new(), content_type: content_type::JSON, reusable: false, unread: false }
     }
 }
 

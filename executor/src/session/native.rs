@@ -102,6 +102,11 @@ impl Session {
                 self.runner.channel.trim();
                 invoked(answered, reusable)
             }
+            Some(Err(_)) if push.is_none() && self.runner.channel.went_unread() => {
+                self.sandbox.kill();
+                let why = "the sandbox had ended before it was given the call";
+                Invoked { unread: true, ..Invoked::failed(Outcome::because(OutcomeKind::Lost, why)) }
+            }
             Some(Err(halt)) => {
                 let outcome = verdict::of_halt(&self.sandbox, halt, deadline, push).await;
                 self.sandbox.kill();
@@ -214,7 +219,7 @@ pub(super) fn say(channel: &mut Channel, number: u64, call: Invocation) -> Resul
 pub(super) fn invoked(answered: Answered, reusable: bool) -> Invoked {
     match answered {
         Answered::Result { body, content_type } => {
-            Invoked { outcome: Outcome::ok(), result: body, content_type, reusable }
+            Invoked { outcome: Outcome::ok(), result: body, content_type, reusable, unread: false }
         }
         Answered::Error { detail, .. } => {
             let outcome = Outcome { error: Some(detail), ..Outcome::of(OutcomeKind::Error) };
