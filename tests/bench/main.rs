@@ -16,6 +16,7 @@ mod cron;
 mod load;
 mod process;
 mod reference;
+mod stem;
 mod table;
 mod under_test;
 mod warm;
@@ -62,14 +63,16 @@ async fn all(scale: &Scale) -> anyhow::Result<()> {
 
 async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<()> {
     table::heading();
+    server.stems_are_there().await?;
     let idle = server.memory()?;
     warm::measure(server, scale, Language::Python).await?;
     warm::measure(server, scale, Language::Node).await?;
     cold::measure(server, scale).await?;
+    stem::measure(server, scale).await?;
     ci::measure(server, scale).await?;
     webhook::measure(server, scale).await?;
     cron::measure(server, scale).await?;
-    table::memory("idle, before the first call", &idle);
+    table::memory("idle, before the first call, with what is started ahead", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())
 }

@@ -37,6 +37,7 @@ mod sandbox;
 mod schemathesis;
 mod shared;
 mod slow;
+mod soak;
 mod spool;
 mod stem;
 mod stream;

@@ -176,7 +176,8 @@ impl Model {
                 if park && want(ended.function).reuse.is_some() {
                     self.parked.push(ended);
                     let room = (ended.room, memory(ended.function));
-                    let effects = self.book.park(room, function(ended.function), sandbox(ended.function), ended.room);
+                    let effects =
+                        self.book.park(room, Some((function(ended.function), sandbox(ended.function))), ended.room);
                     self.effects(effects);
                 } else {
                     self.leaving.push(ended);

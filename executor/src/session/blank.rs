@@ -74,7 +74,9 @@ impl Blank {
     /// Waits until it is of no use any more. May be dropped at any point.
     pub async fn broken(&mut self) {
         match self {
-            Self::Bare(sandbox) => drop(sandbox.gone(FOR_EVER).await),
+            Self::Bare(sandbox) => {
+                sandbox.gone(FOR_EVER).await;
+            }
             Self::Booted(booted) => booted.runner.idle().await,
         }
     }
