@@ -1,7 +1,13 @@
-//! Names that users choose. Each is checked once, where it enters, and cannot be wrong afterwards.
+//! Names that users choose. Each is checked once, where it enters, and cannot be wrong afterwards; a copy shares its text.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
 
 /// A name that breaks its rule.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -40,10 +46,8 @@ fn digest(text: &str) -> bool {
 macro_rules! name {
     ($($(#[$doc:meta])* $name:ident: $what:literal, $check:ident, $rule:ident, $pattern:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, sqlx::Type)]
-        #[sqlx(transparent)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text` against the rule of this name.
@@ -53,7 +57,7 @@ macro_rules! name {
             pub fn new(text: impl Into<String>) -> Result<Self, BadName> {
                 let text = text.into();
                 if $check(&text) {
-                    Ok(Self(text))
+                    Ok(Self(text.into()))
                 } else {
                     Err(BadName { what: $what, text: text.chars().take(80).collect(), rule: $rule })
                 }
@@ -88,6 +92,34 @@ macro_rules! name {
             }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl Type<Postgres> for $name {
+            fn type_info() -> PgTypeInfo {
+                <str as Type<Postgres>>::type_info()
+            }
+
+            fn compatible(info: &PgTypeInfo) -> bool {
+                <str as Type<Postgres>>::compatible(info)
+            }
+        }
+
+        impl Encode<'_, Postgres> for $name {
+            fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                <&str as Encode<'_, Postgres>>::encode(&self.0, buffer)
+            }
+        }
+
+        impl<'r> Decode<'r, Postgres> for $name {
+            fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+                Ok(Self(<&str as Decode<'r, Postgres>>::decode(value)?.into()))
+            }
+        }
+
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
@@ -115,7 +147,7 @@ impl Namespace {
     /// The namespace that always exists.
     #[must_use]
     pub fn default_namespace() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -129,7 +161,7 @@ impl RevisionDigest {
         for byte in bytes {
             let _ = write!(text, "{byte:02x}");
         }
-        Self(text)
+        Self(text.into())
     }
 
     /// The 64 hex characters, without the algorithm; safe as a file name.

@@ -148,6 +148,11 @@ impl<T: Handle> Room<T> {
         self.number
     }
 
+    /// Its size, bytes.
+    pub(crate) const fn memory(&self) -> u64 {
+        self.memory
+    }
+
     /// Changes its size; `false` if there is no room for that.
     pub(crate) fn resize(&mut self, memory: u64) -> bool {
         let done = self.shared.change(|book| book.resize_room(self.memory, memory));
@@ -279,8 +284,14 @@ impl<T: Handle> Admission<T> {
     }
 
     /// Parks a sandbox for the next execution of its revision.
-    pub(crate) fn park(&self, room: &Room<T>, function: FunctionKey, key: SandboxKey, handle: T) {
-        self.0.change(|book| ((), book.park((room.number, room.memory), Some((function, key)), handle)));
+    pub(crate) fn park(&self, room: u64, memory: u64, function: FunctionKey, key: SandboxKey, handle: T) {
+        self.0.change(|book| ((), book.park((room, memory), Some((function, key)), handle)));
+    }
+
+    /// Tells those of the parked sandboxes to leave that may not stay.
+    pub(crate) fn weed(&self, may_stay: impl FnMut(&mut T) -> bool) {
+        let evicted = self.0.lock().weed(may_stay);
+        drop(evicted);
     }
 
     /// Room for a sandbox that is nobody's yet, if nobody else wants it now.

@@ -1,15 +1,18 @@
 //! The pool: warm sandboxes between two executions.
 //!
-//! A parked sandbox is owned by a task of its own, its keeper, which watches it, destroys it when it breaks, has been
-//! idle for too long or is told to leave, and otherwise hands it to the execution that asks. The handle under which
-//! [`Admission`] parks it is the way to ask; a dropped handle means that it has to leave. A sandbox that several calls share
-//! has a task of its own, too, to which all of its handles lead.
+//! A parked sandbox belongs to the handle under which [`Admission`] parks it: whoever is given the handle has it at once, and
+//! a handle that is dropped buries it. One task looks at all that are parked, a few times within the time that they may be
+//! idle, and takes out those that have died, have spoken unasked or have been idle for long enough. A sandbox that several
+//! calls share has a task of its own, to which all of its handles lead.
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::runtime;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,11 +27,14 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the log is told of a sandbox that does not go.
 const STUCK_NOTICE: Duration = Duration::from_secs(60);
 
+/// How often parked sandboxes are looked at: four times within the time that they may be idle, within these bounds.
+const LOOK: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
+
 /// The way to a sandbox that can be had.
 #[derive(Debug)]
 pub(crate) enum Handle {
-    /// Asks a keeper for its sandbox.
-    Whole(oneshot::Sender<oneshot::Sender<Warm>>),
+    /// A sandbox that waits for its next call.
+    Whole(Parked),
     /// Leads into a sandbox that is shared.
     Shared(Ticket),
     /// Leads nowhere: a sandbox that is nobody's yet leaves when this is dropped.
@@ -67,13 +73,40 @@ impl admission::Handle for Handle {
     }
 }
 
+/// A parked sandbox; buried when dropped.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    warm: Option<Warm>,
+    since: Instant,
+    pool: Pool,
+}
+
+impl Parked {
+    /// Whether it may stay. What it has written meanwhile is thrown away.
+    fn may_stay(&mut self) -> bool {
+        self.since.elapsed() < self.pool.idle && self.warm.as_mut().is_some_and(|warm| warm.session.is_resting())
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let Some(Warm { session, room }) = self.warm.take() else { return };
+        tracing::debug!(sandbox.id = session.sandbox().name(), "an idle sandbox ends");
+        let pool = self.pool.clone();
+        let bury = async move {
+            pool.bury(session.into_sandbox(), room).await;
+        };
+        self.pool.tasks.spawn_on(bury, &self.pool.runtime);
+    }
+}
+
 impl Handle {
-    /// The sandbox; `None` if it has ended meanwhile, or is not to be had for oneself.
-    pub(crate) async fn take(self) -> Option<Warm> {
-        let Self::Whole(keeper) = self else { return None };
-        let (sender, receiver) = oneshot::channel();
-        keeper.send(sender).ok()?;
-        receiver.await.ok()
+    /// The sandbox; `None` if it is not to be had for oneself.
+    pub(crate) fn take(self) -> Option<Warm> {
+        match self {
+            Self::Whole(mut parked) => parked.warm.take(),
+            Self::Shared(_) | Self::Spare(_) => None,
+        }
     }
 
     /// The way into a sandbox that is shared.
@@ -90,15 +123,42 @@ impl Handle {
 pub(crate) struct Pool {
     gate: Gate,
     tasks: TaskTracker,
+    runtime: runtime::Handle,
     idle: Duration,
     ended: CancellationToken,
+    /// Something was parked.
+    some: Arc<Notify>,
 }
 
 impl Pool {
-    /// A pool behind `gate` whose keepers are tasks of `tasks`, and which keeps a sandbox for `idle` at most. `ended` ends
-    /// starts of shared sandboxes that are under way.
-    pub(crate) const fn new(gate: Gate, tasks: TaskTracker, idle: Duration, ended: CancellationToken) -> Self {
-        Self { gate, tasks, idle, ended }
+    /// A pool behind `gate` whose tasks are tasks of `tasks`, and which keeps a sandbox for `idle` at most. `ended` ends
+    /// starts of shared sandboxes that are under way. To be made within the runtime that runs it.
+    pub(crate) fn new(gate: Gate, tasks: TaskTracker, idle: Duration, ended: CancellationToken) -> Self {
+        let (runtime, some) = (runtime::Handle::current(), Arc::new(Notify::new()));
+        let pool = Self { gate, tasks, runtime, idle, ended, some };
+        pool.tasks.spawn(pool.clone().look_after());
+        pool
+    }
+
+    /// Takes out those of the parked sandboxes that may not stay, until nothing is parked any more for good.
+    async fn look_after(self) {
+        let pause = (self.idle / 4).clamp(*LOOK.start(), *LOOK.end());
+        let rounds = async {
+            loop {
+                if self.gate.parked().0 == 0 {
+                    self.some.notified().await;
+                }
+                sleep(pause).await;
+                self.gate.weed(|handle| match handle {
+                    Handle::Whole(parked) => parked.may_stay(),
+                    Handle::Shared(_) | Handle::Spare(_) => true,
+                });
+            }
+        };
+        tokio::select! {
+            () = rounds => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 
     /// Serves all who come into a sandbox that is shared, and destroys it when nobody does any more.
@@ -115,35 +175,10 @@ impl Pool {
 
     /// Keeps a sandbox for the next execution of its revision.
     pub(crate) fn park(&self, warm: Warm, function: FunctionKey, key: SandboxKey) {
-        let (handle, demand) = oneshot::channel();
-        self.gate.park(&warm.room, function, key, Handle::Whole(handle));
-        self.tasks.spawn(self.clone().keep(warm, demand));
-    }
-
-    async fn keep(self, mut warm: Warm, mut demand: oneshot::Receiver<oneshot::Sender<Warm>>) {
-        let asked = tokio::select! {
-            biased;
-            () = warm.session.idle() => {
-                self.gate.unpark(warm.room.number(), false);
-                None
-            }
-            asked = &mut demand => asked.ok(),
-            // Somebody may have taken the handle a moment ago, and will ask right away.
-            () = sleep(self.idle) => if self.gate.unpark(warm.room.number(), false) { None } else { (&mut demand).await.ok() },
-        };
-        let warm = match asked {
-            Some(asker) => match asker.send(warm) {
-                Ok(()) => return,
-                Err(warm) => warm,
-            },
-            None => {
-                // One who asks from now on learns that there is nothing to be had.
-                drop(demand);
-                warm
-            }
-        };
-        tracing::debug!(sandbox.id = warm.session.sandbox().name(), "an idle sandbox ends");
-        self.bury(warm.session.into_sandbox(), warm.room).await;
+        let (number, memory) = (warm.room.number(), warm.room.memory());
+        let parked = Parked { warm: Some(warm), since: Instant::now(), pool: self.clone() };
+        self.gate.park(number, memory, function, key, Handle::Whole(parked));
+        self.some.notify_one();
     }
 
     /// Kills everything in a sandbox and waits until it is gone; its room is free then. Says how it ended, unless that

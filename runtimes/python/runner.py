@@ -374,6 +374,10 @@ def start(channel):
         leave(0)
     leave_if_forked()
     flush()
+    # What the start has made stays: the collector need not look at it again and again.
+    from gc import freeze
+
+    freeze()
     channel.tell(READY, 0, b"{}")
     return function, code, init
 

@@ -29,10 +29,10 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::path("invocations"))
         .and(input(api))
         .then(|name, input| answer(calls::call(name, input)));
+    let others = list.or(show).unify().or(deploy).unify().or(remove).unify();
+    let others = others.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify().boxed();
     // The call comes first: it is the one that must be fast.
-    let routes = call.or(list).unify().or(show).unify().or(deploy).unify().or(remove).unify();
-    let below = routes.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify();
-    warp::path("functions").and(below).boxed()
+    warp::path("functions").and(call.or(others).unify()).boxed()
 }
 
 /// A name from a path.

@@ -62,16 +62,32 @@ async fn all(scale: &Scale) -> anyhow::Result<()> {
 }
 
 async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<()> {
+    // `RUNLET_BENCH_ONLY=python,cold` leaves the other parts out.
+    let only = std::env::var("RUNLET_BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
     table::heading();
     server.stems_are_there().await?;
     let idle = server.memory()?;
-    warm::measure(server, scale, Language::Python).await?;
-    warm::measure(server, scale, Language::Node).await?;
-    cold::measure(server, scale).await?;
-    stem::measure(server, scale).await?;
-    ci::measure(server, scale).await?;
-    webhook::measure(server, scale).await?;
-    cron::measure(server, scale).await?;
+    for language in [Language::Python, Language::Node] {
+        if wanted(language.name()) {
+            warm::measure(server, scale, language).await?;
+        }
+    }
+    if wanted("cold") {
+        cold::measure(server, scale).await?;
+    }
+    if wanted("stem") {
+        stem::measure(server, scale).await?;
+    }
+    if wanted("ci") {
+        ci::measure(server, scale).await?;
+    }
+    if wanted("webhook") {
+        webhook::measure(server, scale).await?;
+    }
+    if wanted("cron") {
+        cron::measure(server, scale).await?;
+    }
     table::memory("idle, before the first call, with what is started ahead", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())

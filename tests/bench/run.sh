@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds what is measured with full optimisation, installs the references (Debian packages), runs the benchmarks, and keeps the
-# table in docs/verify/bench.md. RUNLET_BENCH_QUICK=1 runs a short version and keeps nothing.
+# table in docs/verify/bench.md. RUNLET_BENCH_QUICK=1 runs a short version and keeps nothing; so does RUNLET_BENCH_ONLY=PART,PART
+# (python, node, cold, ci, webhook, cron).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,7 +16,7 @@ if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
 fi
 
 cargo build --release --locked --bin runlet >&2
-if [ -n "${RUNLET_BENCH_QUICK:-}" ]; then
+if [ -n "${RUNLET_BENCH_QUICK:-}${RUNLET_BENCH_ONLY:-}" ]; then
     exec cargo bench --locked --bench bench -q
 fi
 mkdir -p docs/verify

@@ -28,7 +28,8 @@ GET = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", 
 
 def head(stream, block, *flags):
     frame = HeadersFrame(stream, block)
-    frame.flags.update(flags)
+    for flag in flags:
+        frame.flags.add(flag)
     return frame.serialize()
 
 
@@ -102,11 +103,14 @@ def run(mode, ca, host, port, end, told):
         told["lasted"] += 1
     except OSError:
         told["cut"] += 1
+    except BaseException:
+        told["broken"] += 1
+        raise
 
 
 def main():
     mode, ca, host, port, connections, seconds = sys.argv[1:]
-    told = {"connected": 0, "lasted": 0, "cut": 0}
+    told = {"connected": 0, "lasted": 0, "cut": 0, "broken": 0}
     end = time.monotonic() + float(seconds)
     arguments = (mode, ca, host, int(port), end, told)
     threads = [threading.Thread(target=run, args=arguments, daemon=True) for _ in range(int(connections))]

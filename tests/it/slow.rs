@@ -134,6 +134,7 @@ fn hostile_clients_of_http_2_hold_nobody_up() {
             attack.join().expect("it does not panic")
         });
         assert!(told["connected"].as_u64() >= Some(10), "{mode}: {told}");
+        assert_eq!(told["broken"], 0, "the attackers do what they are to do: {mode}: {told}");
         if ["reset", "flood"].contains(&mode) {
             assert_eq!(told["lasted"], 0, "the server lets nobody go on with {mode}: {told}");
         }

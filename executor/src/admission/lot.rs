@@ -106,13 +106,9 @@ impl<T: Handle> Lot<T> {
         Some(self.0.remove(at))
     }
 
-    pub(super) fn remove_where(&mut self, which: impl Fn(&Parked<T>) -> bool) -> Vec<Parked<T>> {
-        if !self.0.iter().any(&which) {
-            return Vec::new();
-        }
-        let (out, kept) = std::mem::take(&mut self.0).into_iter().partition(which);
-        self.0 = kept;
-        out
+    /// Takes out all that `which` names; each is asked about once.
+    pub(super) fn remove_where(&mut self, which: impl FnMut(&mut Parked<T>) -> bool) -> Vec<Parked<T>> {
+        self.0.extract_if(.., which).collect()
     }
 
     fn find(&self, room: u64) -> Option<usize> {

@@ -242,6 +242,12 @@ impl<T: Handle, W> Book<T, W> {
         retired.into_iter().map(|parked| self.leave_lot(parked)).collect()
     }
 
+    /// Takes out what is parked and may not stay.
+    pub(super) fn weed(&mut self, mut may_stay: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let weeds = self.lot.remove_where(|parked| !may_stay(&mut parked.handle));
+        weeds.into_iter().map(|parked| self.leave_lot(parked)).collect()
+    }
+
     /// A sandbox that nobody finds any more: if nobody is in it, its room will come free soon.
     fn leave_lot(&mut self, parked: Parked<T>) -> T {
         if parked.is_idle() {

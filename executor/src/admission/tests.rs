@@ -353,7 +353,7 @@ async fn closing_sends_everybody_away() {
     let gate = gate(MEMORY, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    gate.park(&room, function(0), sandbox(0), room.number());
+    gate.park(room.number(), room.memory(), function(0), sandbox(0), room.number());
     let (waiter, ()) = tokio::join!(gate.acquire(want(0), None, true), async { gate.close() });
     assert_eq!(waiter.unwrap_err(), Refused::Closed);
     assert!(!gate.unpark(room.number(), false));

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runlet_core::cause::Cause;
+use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::execution::StartKind;
-use runlet_core::id::{ExecutionId, InvocationId};
+use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
 use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
-use serde_json::json;
+use runlet_core::trace::TraceParent;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 use super::body;
@@ -107,7 +109,7 @@ impl Job {
         let mut process = ProcessSpec::from(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
         process.env.extend(self.cause.event_variables());
-        process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).to_string()));
+        process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).get().to_owned()));
         process.stdin = true;
         process
     }
@@ -125,23 +127,29 @@ impl Job {
         Invocation { context: self.context(deadline), body_kind, body }
     }
 
-    fn context(&self, deadline: Timestamp) -> serde_json::Value {
+    /// What the code is told of it besides the event, as JSON.
+    fn context(&self, deadline: Timestamp) -> Box<RawValue> {
         let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
-        json!({
-            "traceparent": trace.as_ref().map(|trace| &trace.parent),
-            "tracestate": trace.as_ref().and_then(|trace| trace.state.as_deref()),
-            "namespace": self.namespace,
-            "function": self.function,
-            "revision": self.revision,
-            "invocation": self.invocation,
-            "execution": self.execution,
-            "attempt": self.attempt,
-            "deadline_ms": deadline.timestamp_millis(),
-            "memory_limit": self.manifest.limits.memory.0,
-            "cause": {
-                "kind": kind, "trigger": trigger, "delivery": delivery, "headers": headers, "normalised": normalised,
+        let context = Context {
+            traceparent: trace.as_ref().map(|trace| &trace.parent),
+            tracestate: trace.as_ref().and_then(|trace| trace.state.as_deref()),
+            namespace: &self.namespace,
+            function: &self.function,
+            revision: &self.revision,
+            invocation: self.invocation,
+            execution: self.execution,
+            attempt: self.attempt,
+            deadline_ms: deadline.timestamp_millis(),
+            memory_limit: self.manifest.limits.memory.0,
+            cause: Why {
+                kind: *kind,
+                trigger: *trigger,
+                delivery: *delivery,
+                headers,
+                normalised: normalised.as_ref(),
             },
-        })
+        };
+        to_raw_value(&context).expect("the nouns have text keys and no fallible parts")
     }
 
     fn facts(&self, deadline: Timestamp) -> Vec<(&'static str, String)> {
@@ -165,6 +173,32 @@ impl Job {
         }
         facts
     }
+}
+
+/// The context of a call as runners and programs get it (docs/guide/protocol.md).
+#[derive(Serialize)]
+struct Context<'a> {
+    traceparent: Option<&'a TraceParent>,
+    tracestate: Option<&'a str>,
+    namespace: &'a Namespace,
+    function: &'a FunctionName,
+    revision: &'a RevisionDigest,
+    invocation: InvocationId,
+    execution: ExecutionId,
+    attempt: u32,
+    deadline_ms: i64,
+    memory_limit: u64,
+    cause: Why<'a>,
+}
+
+/// The part of it that says why.
+#[derive(Serialize)]
+struct Why<'a> {
+    kind: CauseKind,
+    trigger: Option<TriggerId>,
+    delivery: Option<DeliveryId>,
+    headers: &'a BTreeMap<String, String>,
+    normalised: Option<&'a serde_json::Value>,
 }
 
 /// The environment that a function's manifest asks for, with the secrets looked up.
@@ -199,7 +233,6 @@ pub(super) fn environment(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runlet_core::cause::CauseKind;
     use runlet_core::clock;
     use runlet_core::name::SecretName;
     use runlet_core::secret::Secret;

@@ -154,7 +154,7 @@ impl Shared {
             match seat {
                 Seat::New(room) => break room,
                 Seat::Parked(handle) => {
-                    if let Some(mut warm) = handle.take().await {
+                    if let Some(mut warm) = handle.take() {
                         if warm.session.is_usable() {
                             return Ok(Placed::Warm(warm));
                         }

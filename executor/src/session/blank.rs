@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runlet_core::engine::Stream;
 use runlet_runtimes::frame::Frame;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use super::runner::Runner;
 use super::{OutputSink, Spout, native};
@@ -12,6 +12,9 @@ use crate::host::sandbox::{ProcessSpec, Sandbox};
 
 /// How long a sandbox without a runner is waited for to end; longer than any lives.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How often it is looked whether a runner that lives behaves.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A sandbox in which none of a function's code has run.
 #[derive(Debug)]
@@ -77,7 +80,16 @@ impl Blank {
             Self::Bare(sandbox) => {
                 sandbox.gone(FOR_EVER).await;
             }
-            Self::Booted(booted) => booted.runner.idle().await,
+            Self::Booted(booted) => {
+                let mut thrown = 0;
+                while booted.runner.is_resting(&mut thrown) {
+                    tokio::select! {
+                        biased;
+                        _ = booted.runner.end.wait() => {}
+                        () = sleep(LOOK) => {}
+                    }
+                }
+            }
         }
     }
 

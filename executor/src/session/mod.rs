@@ -23,6 +23,7 @@ use std::fmt;
 use bytes::Bytes;
 use runlet_core::engine::Stream;
 use runlet_core::outcome::Outcome;
+use serde_json::value::RawValue;
 
 use crate::host::sandbox::ProcessSpec;
 
@@ -77,8 +78,8 @@ pub enum BodyKind {
 /// One call.
 #[derive(Clone)]
 pub struct Invocation {
-    /// What the code is told besides the event.
-    pub context: serde_json::Value,
+    /// What the code is told besides the event, as JSON.
+    pub context: Box<RawValue>,
     /// How to read the body.
     pub body_kind: BodyKind,
     /// The body.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_runtimes::frame::{Frame, Kind};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Answered, Breach};
@@ -25,13 +26,15 @@ pub struct Session {
     runner: Runner,
     /// Calls made so far; the number of the last one.
     calls: u64,
+    /// What it has written since the last one, bytes.
+    thrown: usize,
 }
 
 /// Body of the invoke frame.
 #[derive(Serialize)]
 struct InvokeHead<'a> {
     body: BodyKind,
-    context: &'a serde_json::Value,
+    context: &'a RawValue,
 }
 
 impl Session {
@@ -56,7 +59,7 @@ impl Session {
                 sandbox.arm(None);
                 runner.output.drain(sink).await;
                 runner.channel.trim();
-                return Ok(Self { sandbox, runner, calls: 0 });
+                return Ok(Self { sandbox, runner, calls: 0, thrown: 0 });
             }
             Some(Ok((runner, greeted))) => (unready(&sandbox, greeted, deadline, push).await, Some(runner)),
             Some(Err(error)) => (verdict::of_start(&sandbox, error, push).await, None),
@@ -86,6 +89,7 @@ impl Session {
             self.runner.output.discard();
         }
         self.calls += 1;
+        self.thrown = 0;
         self.sandbox.arm(Some(deadline));
         let work = talk(&mut self.runner, self.calls, call, max_result, sink, spout);
         let (done, push) = supervise(|| self.sandbox.kill(), deadline, cancel, work).await;
@@ -122,10 +126,10 @@ impl Session {
         self.sandbox.ended().is_none() && self.runner.is_usable()
     }
 
-    /// Waits until this idle session breaks: its process or sandbox ended, or it spoke unasked. It must not be reused then.
-    /// What it writes while idle is read and thrown away, up to a bound at which it counts as broken. May be dropped at any point.
-    pub async fn idle(&mut self) {
-        self.runner.idle().await;
+    /// Whether this idle session may stay: its process and sandbox live, and it has not spoken unasked. What it has written while
+    /// idle is thrown away, up to a bound at which it may not stay.
+    pub fn is_resting(&mut self) -> bool {
+        self.sandbox.ended().is_none() && self.runner.is_resting(&mut self.thrown)
     }
 
     /// Its sandbox.

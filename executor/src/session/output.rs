@@ -89,16 +89,9 @@ impl Output {
         self.drain(sink).await;
     }
 
-    /// Throws away what is ready (at most one piece of each stream); returns how much that was.
-    pub(super) fn discard_ready(&mut self) -> usize {
-        [&mut self.stdout, &mut self.stderr]
-            .map(|pipe| pipe.read(Ask::Tokio).map_or(0, |bytes| bytes.len()))
-            .iter()
-            .sum()
-    }
-
-    /// Throws away all that has been written up to now.
-    pub(super) fn discard(&mut self) {
+    /// Throws away all that has been written up to now; returns how much that was, bytes.
+    pub(super) fn discard(&mut self) -> usize {
+        let mut all = 0;
         for pipe in [&mut self.stdout, &mut self.stderr] {
             let mut thrown = 0;
             while thrown < PIPE_MAX
@@ -106,7 +99,9 @@ impl Output {
             {
                 thrown += bytes.len();
             }
+            all += thrown;
         }
+        all
     }
 
     const fn is_open(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::host::sandbox::{Process, ProcessEnd};
 /// How long a runner that has closed its channel may take to end: clearing up a large process takes its time.
 const CLOSED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What an idle runner may write before it is no longer worth keeping.
+/// What an idle runner may write before it is no longer worth keeping, bytes.
 const IDLE_OUTPUT: usize = 1 << 20;
 
 /// The three things a runner can be heard by.
@@ -158,17 +158,11 @@ impl Runner {
         self.end.peek().is_none() && self.channel.is_quiet()
     }
 
-    /// Waits until it is no longer usable for a call. What it writes meanwhile is thrown away. May be dropped at any point.
-    pub(super) async fn idle(&mut self) {
-        let mut thrown = 0;
-        while thrown < IDLE_OUTPUT && self.channel.is_open() && self.channel.is_used_up() {
-            tokio::select! {
-                biased;
-                _ = self.end.wait() => return,
-                () = self.channel.readable() => { self.channel.read(); }
-                () = self.output.readable() => thrown += self.output.discard_ready(),
-            }
-        }
+    /// Whether it goes on waiting for a call. What it has written is thrown away, and counted in `thrown`: one that writes too
+    /// much is not worth keeping.
+    pub(super) fn is_resting(&mut self, thrown: &mut usize) -> bool {
+        *thrown += self.output.discard();
+        self.is_usable() && *thrown < IDLE_OUTPUT
     }
 }
 

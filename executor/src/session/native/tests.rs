@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 use runlet_runtimes::runner_files;
 use serde_json::json;
+use serde_json::value::to_raw_value;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -69,7 +70,8 @@ impl Python {
     }
 
     async fn call(&mut self, number: u64, body_kind: BodyKind, body: Bytes, kept: &mut Kept) -> Invoked {
-        let call = Invocation { context: json!({"function": "f", "attempt": 1}), body_kind, body };
+        let call =
+            Invocation { context: to_raw_value(&json!({"function": "f", "attempt": 1})).unwrap(), body_kind, body };
         let answered = talk(&mut self.runner, number, call, 50_000_000, kept, &mut Spout::closed())
             .await
             .expect("the runner keeps the rules");

@@ -210,22 +210,18 @@ async fn hostile_bytes_are_a_breach_at_once() {
 #[tokio::test]
 async fn a_runner_that_dies_or_speaks_while_idle_is_seen() {
     let (mut runner, mut inside) = set_up();
-    assert!(runner.is_usable());
     inside.stdout.write_all(b"chatter").unwrap();
+    assert!(runner.is_usable() && runner.is_resting(&mut 0));
     inside.channel.write_all(b"?").await.unwrap();
-    assert!(!runner.is_usable());
-    runner.idle().await;
-    assert!(!runner.is_usable(), "it stays broken");
+    assert!(!runner.is_usable() && !runner.is_resting(&mut 0));
 
     let (mut runner, inside) = set_up();
     inside.end.send(ProcessEnd::Exit(1)).unwrap();
-    runner.idle().await;
-    assert!(!runner.is_usable());
+    assert!(!runner.is_usable() && !runner.is_resting(&mut 0));
 
     let (mut runner, inside) = set_up();
     drop(inside.channel);
-    assert!(!runner.is_usable());
-    runner.idle().await;
+    assert!(!runner.is_usable() && !runner.is_resting(&mut 0));
 }
 
 #[tokio::test]
@@ -236,8 +232,11 @@ async fn an_idle_runner_that_floods_its_output_is_given_up() {
         stdout.write_all(&vec![0; IDLE_OUTPUT]).unwrap();
         (inside.channel, inside.end)
     });
-    runner.idle().await;
+    let mut thrown = 0;
+    while runner.is_resting(&mut thrown) {
+        tokio::task::yield_now().await;
+    }
     let alive = writer.join().unwrap();
-    assert!(runner.end.peek().is_none(), "it did not end by itself");
+    assert!(thrown >= IDLE_OUTPUT && runner.is_usable(), "it did not end by itself");
     drop(alive);
 }
