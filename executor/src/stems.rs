@@ -219,7 +219,7 @@ impl Stems {
         let (handle, evicted) = oneshot::channel();
         let number = room.number();
         self.lock()[at(kind)].ready.push_back((number, keeper));
-        self.0.gate.park_spare(&room, Handle::Spare(handle));
+        self.0.gate.park_spare(number, Handle::Spare(handle));
         let stems = self.clone();
         self.0.tasks.spawn(async move { stems.keep(kind, blank, room, asked, evicted).await });
     }
@@ -241,7 +241,7 @@ impl Stems {
             _ = evicted => None,
         };
         // It is nobody's to be told to leave any more.
-        self.0.gate.unpark(number, true);
+        self.0.gate.unpark_spare(number);
         let left = match asker {
             Some(asker) => asker.send((blank, room)).err(),
             None => Some((blank, room)),

@@ -27,6 +27,7 @@ mod precondition;
 mod query;
 mod revisions;
 mod routes;
+mod settings;
 mod shapes;
 mod streamed;
 mod system;

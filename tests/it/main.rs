@@ -33,6 +33,7 @@ mod outcomes;
 mod output;
 mod peers;
 mod postgres;
+mod room;
 mod sandbox;
 mod schemathesis;
 mod shared;

@@ -27,7 +27,7 @@ impl Shim<'_> {
         let old = std::mem::replace(&mut self.limits, wanted.limits);
         if (memory, pids) != (old.memory, old.pids) || cpu.to_bits() != old.cpu.to_bits() {
             let resources = spec::resources(&wanted.limits, self.inherited.swap).map_err(|error| error.to_string())?;
-            self.cgroup.apply(&resources)?;
+            self.cgroup.resize(memory.0, &resources)?;
         }
         let code = self.inherited.layout.open_code(&wanted.revision).map_err(|error| error.to_string())?;
         let code = idmap::sealed(code.as_fd()).map_err(what("clone the mount of the code"))?;
