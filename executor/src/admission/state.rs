@@ -615,7 +615,7 @@ impl<T: Handle, W> Book<T, W> {
     /// Who takes the memory: function, bytes and sandboxes, most first.
     pub(super) fn takers(&self, most: usize) -> Vec<(Namespace, Who, u64, u32)> {
         let mut sums: HashMap<(&Namespace, &Who), (u64, u32)> = HashMap::new();
-        for (_, taker) in self.rooms.iter().filter(|(room, _)| !self.spares.contains_key(room)) {
+        for (_, taker) in self.rooms.iter().filter(|(room, _)| !self.spares.contains_key(*room)) {
             let sum = sums.entry((&taker.namespace, &taker.who)).or_default();
             *sum = (sum.0 + taker.memory, sum.1 + 1);
         }
