@@ -421,6 +421,8 @@ pub struct Capacity {
     pub sandboxes: u32,
     /// Of them, those that wait for their next call.
     pub parked: u32,
+    /// Of them, those that were started ahead and are no function's yet. They leave when their room is wanted.
+    pub stems: u32,
     /// Sandboxes that may exist at most.
     pub sandboxes_max: u32,
     /// Calls that wait for a sandbox.

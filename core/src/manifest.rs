@@ -87,6 +87,8 @@ impl RuntimeKind {
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.
     Warm,
+    /// A fork of the process that has loaded the handler serves each invocation of the same revision; what it leaves is removed.
+    Fork,
     /// A new sandbox per invocation.
     Fresh,
 }
@@ -97,6 +99,7 @@ impl Reset {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Warm => "warm",
+            Self::Fork => "fork",
             Self::Fresh => "fresh",
         }
     }
@@ -376,7 +379,8 @@ mod tests {
                 error("timeout = 10\n"),
                 error("timeout = \"10sec\"\n"),
                 error("memory = \"32MiB\"\n"),
-                error("reset = \"fork\"\n"),
+                error("reset = \"cold\"\n"),
+                error("concurrency = 2\nreset = \"fork\"\n"),
                 error("concurrency = 0\n"),
                 error("concurrency = 60\n"),
                 error("concurrency = 2\nreset = \"fresh\"\n"),

@@ -12,7 +12,8 @@ use runlet_core::token::TokenSecret;
 
 use super::{
     alias, callbacks, cancel, ci, completions, config, cron, dead_letters, deliveries, deploy, doctor, exec,
-    executions, functions, history, invoke, logs, rerun, revisions, rm, rollback, set, show, token, triggers, wait, why,
+    executions, functions, history, invoke, logs, rerun, revisions, rm, rollback, set, show, token, triggers, wait,
+    why,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record

@@ -131,6 +131,9 @@ pub(super) const KEYS: &[Key] = &[
         text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
     }),
     key!(log_format, Text, |text: &str| text.parse()),
+    key!("stems.python", stems.python, Number, |text: &str| number(text, 0, 1000)),
+    key!("stems.node", stems.node, Number, |text: &str| number(text, 0, 1000)),
+    key!("stems.exec", stems.exec, Number, |text: &str| number(text, 0, 1000)),
     key!("ci.network", ci.network, Text, network, |network: &Network| network.as_str().to_owned()),
     key!("ci.idle", ci.idle, Text, some_span),
     key!("ci.after", ci.after, Text, span),

@@ -22,6 +22,7 @@ use std::time::Duration;
 use runlet_core::disk::Floor;
 use runlet_core::name::{Namespace, SecretName};
 use runlet_core::unit::{ByteSize, Span};
+use runlet_executor::engine::StemCounts;
 use runlet_integrations::callback::Networks;
 
 pub(crate) use error::ConfigError;
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub max_waiting: u32,
     /// Most accepted work that waits, per namespace.
     pub max_queued: u32,
+    /// Sandboxes that are started ahead, per runtime.
+    pub stems: StemCounts,
     /// An idle sandbox is destroyed after this time.
     pub idle_timeout: Span,
     /// Largest result of a call.
@@ -117,6 +120,7 @@ impl Default for Config {
             max_sandboxes: 256,
             max_waiting: 1024,
             max_queued: 10_000,
+            stems: StemCounts::default(),
             idle_timeout: Span(Duration::from_secs(60)),
             max_result: ByteSize::mib(16),
             max_log: ByteSize::mib(64),

@@ -17,6 +17,7 @@ mod cron;
 mod load;
 mod process;
 mod reference;
+mod stem;
 mod table;
 mod under_test;
 mod warm;
@@ -66,6 +67,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     let only = std::env::var("RUNLET_BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
     table::heading();
+    server.stems_are_there().await?;
     let idle = server.memory()?;
     for language in [Language::Python, Language::Node] {
         if wanted(language.name()) {
@@ -74,6 +76,9 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     }
     if wanted("cold") {
         cold::measure(server, scale).await?;
+    }
+    if wanted("stem") {
+        stem::measure(server, scale).await?;
     }
     if wanted("ci") {
         ci::measure(server, scale).await?;
@@ -87,7 +92,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     if wanted("cron") {
         cron::measure(server, scale).await?;
     }
-    table::memory("idle, before the first call", &idle);
+    table::memory("idle, before the first call, with what is started ahead", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())
 }

@@ -172,6 +172,9 @@ impl Check<'_> {
             2..=1000 if reset == Reset::Fresh => {
                 self.fail("concurrency", "`reset = \"fresh\"` is a sandbox per invocation; leave one of the two out")
             }
+            2..=1000 if reset == Reset::Fork => {
+                self.fail("concurrency", "`reset = \"fork\"` makes one call at a time; leave one of the two out")
+            }
             many @ 2..=1000 => Ok(many),
             _ => self.fail("concurrency", "write how many calls may run in one sandbox at a time, from 1 to 1000"),
         }
@@ -199,12 +202,14 @@ impl Check<'_> {
             (Some("warm"), _) => {
                 self.fail("reset", "an exec function starts a process per invocation; write \"fresh\" or leave it out")
             }
+            (Some("fork"), RuntimeKind::Python) => Ok(Reset::Fork),
             (Some("fork"), _) => {
-                self.fail("reset", "\"fork\" is not available in this version; write \"warm\" or \"fresh\"")
+                self.fail("reset", "only python functions fork; write \"fresh\", or \"warm\" where a runner stays")
             }
-            (Some(other), _) => {
-                self.fail("reset", format!("`{other}` is not a reset policy; write \"warm\" or \"fresh\""))
-            }
+            (Some(other), _) => self.fail(
+                "reset",
+                format!("`{other}` is not a reset policy; write \"warm\", \"fresh\" or, for python, \"fork\""),
+            ),
         }
     }
 

@@ -9,6 +9,7 @@ use runlet_core::backoff;
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
+use runlet_core::execution::StartKind;
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
 use runlet_core::limits::Limits;
 use runlet_core::lineage::Lineage;
@@ -81,7 +82,12 @@ impl Job {
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
+        self.manifest.reset != Reset::Fresh && self.manifest.runtime.stays()
+    }
+
+    /// What a start in a sandbox is that has served its revision before.
+    pub(super) fn start_again(&self) -> StartKind {
+        if self.manifest.reset == Reset::Fork { StartKind::Fork } else { StartKind::Warm }
     }
 
     /// The pause after which it is to be executed again, having ended like this; `None`: it is not. Synchronous calls never are.
@@ -126,12 +132,12 @@ impl Job {
     /// The runner to start, for runtimes that have one.
     pub(super) fn launch(&self, env: &BTreeMap<String, String>) -> Launch {
         let launch = runlet_runtimes::launch::launch(&self.manifest, env);
-        Launch { init: launch.init.clone(), process: process(launch) }
+        Launch { init: launch.init.clone(), process: launch.into() }
     }
 
     /// The program to run once, with the facts about this execution in its environment and in a file.
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
-        let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
+        let mut process = ProcessSpec::from(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
         process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).get().to_owned()));
@@ -259,11 +265,6 @@ pub(super) fn environment(
         }
     };
     manifest.env.iter().map(resolve).collect()
-}
-
-fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {
-    let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
-    ProcessSpec { argv, env, cwd, stdin: false, channel, files: Vec::new() }
 }
 
 #[cfg(test)]
