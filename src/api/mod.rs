@@ -8,7 +8,9 @@
 
 mod aliases;
 mod auth;
+mod callbacks;
 mod calls;
+mod dead_letters;
 mod deliveries;
 mod deploy;
 mod errors;
@@ -27,13 +29,16 @@ mod openapi;
 mod precondition;
 mod query;
 mod queues;
+mod rerun;
 mod revisions;
 mod routes;
+mod settings;
 mod shapes;
 mod streamed;
 mod system;
 mod tokens;
 mod triggers;
+mod when;
 
 use std::sync::Arc;
 
@@ -166,6 +171,10 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(executions::filter(api))
         .unify()
         .or(deliveries::filter(api))
+        .unify()
+        .or(dead_letters::filter(api))
+        .unify()
+        .or(callbacks::filter(api))
         .unify()
         .or(tokens::filter(api))
         .unify()

@@ -8,11 +8,13 @@
 
 mod alias;
 mod args;
+mod callbacks;
 mod cancel;
 mod ci;
 mod completions;
 mod config;
 mod cron;
+mod dead_letters;
 mod deliveries;
 mod deploy;
 mod doctor;
@@ -28,15 +30,18 @@ mod logs;
 mod output;
 mod page;
 mod queue;
+mod rerun;
 mod revision;
 mod revisions;
 mod rm;
 mod rollback;
 mod session;
+mod set;
 mod show;
 mod token;
 mod triggers;
 mod wait;
+mod why;
 mod words;
 
 use std::process::ExitCode;
@@ -84,11 +89,18 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Show(args) => show::run(session, &args).await,
         ClientCommand::Wait(args) => wait::run(session, &args).await,
         ClientCommand::Revisions(args) => revisions::run(session, &args).await,
+        ClientCommand::Set(args) => set::run(session, &args).await,
+        ClientCommand::Why(args) => why::run(session, &args).await,
         ClientCommand::Rollback(args) => rollback::run(session, &args).await,
         ClientCommand::Alias(args) => alias::run(session, &args).await,
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::Rerun(args) => rerun::run(session, &args).await,
+        ClientCommand::DeadLetters(args) => dead_letters::list(session, &args).await,
+        ClientCommand::DeadLetter(args) => dead_letters::run(session, &args).await,
+        ClientCommand::Callbacks(args) => callbacks::list(session, &args).await,
+        ClientCommand::Callback(args) => callbacks::run(session, &args).await,
         ClientCommand::Triggers(args) => triggers::list(session, &args).await,
         ClientCommand::Trigger(args) => triggers::run(session, &args).await,
         ClientCommand::Queue(args) => queue::run(session, &args).await,

@@ -112,8 +112,12 @@ fn execution(execution: &Execution) -> Fields {
         "sandbox",
         format!("{} ({start}, reset {})", execution.sandbox.as_deref().unwrap_or("-"), execution.reset.as_str()),
     );
-    let cpu = execution.usage.cpu_us.and_then(|us| u64::try_from(us).ok()).map(std::time::Duration::from_micros);
-    fields.add_if("cpu time", cpu.map(words::span));
+    let span = |us: Option<i64>| {
+        us.and_then(|us| u64::try_from(us).ok()).map(std::time::Duration::from_micros).map(words::span)
+    };
+    fields.add_if("waited", span(execution.usage.wait_us));
+    fields.add_if("start took", span(execution.usage.start_us));
+    fields.add_if("cpu time", span(execution.usage.cpu_us));
     let peak = execution.usage.memory_peak.and_then(|bytes| u64::try_from(bytes).ok());
     fields.add_if("memory peak", peak.map(words::size));
     fields.add_if(
@@ -198,7 +202,7 @@ mod tests {
             "namespace": "default", "function": "f", "revision": format!("sha256:{}", "0".repeat(64)),
             "cause": "webhook", "attempt": 2, "state": "failed", "start": "cold", "sandbox": "rl-1", "reset": "fresh",
             "outcome": { "kind": "exit", "exit_code": 3, "error": { "type": "exit", "message": "ended with status 3" } },
-            "usage": { "cpu_us": 120_000, "memory_peak": 9_437_184 },
+            "usage": { "wait_us": 2_500, "start_us": 997_500, "wall_us": 1_500_000, "cpu_us": 120_000, "memory_peak": 9_437_184 },
             "remains": { "processes": 0, "cgroups": 0, "mounts": 0, "netns": 0 },
             "log_bytes": 2048, "log_dropped": 5, "created_at": "2026-01-01T00:00:00Z",
             "started_at": "2026-01-01T00:00:01Z", "finished_at": "2026-01-01T00:00:02.5Z",
@@ -216,6 +220,8 @@ mod tests {
                         ended with status 3
         duration:     1.50s
         sandbox:      rl-1 (cold, reset fresh)
+        waited:       2.5ms
+        start took:   997ms
         cpu time:     120ms
         memory peak:  9.0 MiB
         remains:      nothing: all of the sandbox is gone

@@ -187,7 +187,8 @@ impl Loaded {
         }
         for (name, entry) in &self.config.namespaces {
             let keep = entry.retention.unwrap_or(self.config.retention);
-            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\" # {}", entry.source);
+            let weight = entry.weight.unwrap_or(1);
+            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\", weight = {weight} # {}", entry.source);
         }
         for (name, entry) in &self.config.brokers {
             let namespaces: Vec<&str> = entry.namespaces.iter().map(|name| name.as_str()).collect();
@@ -262,10 +263,16 @@ mod tests {
 
     #[test]
     fn namespaces_may_keep_their_history_longer_or_shorter() {
-        let text =
-            "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\n[namespaces.audit]\nretention = \"off\"\n";
+        let text = "retention = \"14d\"\n[namespaces.ci]\nretention = \"2d\"\nweight = 3\n[namespaces.audit]\nretention = \"off\"\n";
         let loaded = try_file(text).expect("it is valid");
-        assert!(loaded.show().contains("namespace ci with retention = \"2d\""));
+        assert!(loaded.show().contains("namespace ci with retention = \"2d\", weight = 3"));
+        assert_eq!(
+            loaded.config.weights().into_iter().map(|(name, weight)| (name.to_string(), weight)).collect::<Vec<_>>(),
+            [("ci".to_owned(), 3)]
+        );
+        for wrong in ["0", "\"3\"", "1001"] {
+            assert!(try_file(&format!("[namespaces.ci]\nweight = {wrong}\n")).is_err(), "{wrong}");
+        }
         let retention = loaded.config.retention();
         let of = |name: &str| retention.of(&name.parse().expect("a name"));
         assert_eq!((of("ci"), of("audit"), of("other")), (Some(2), None, Some(14)));

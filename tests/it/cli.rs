@@ -43,6 +43,7 @@ macro_rules! snapshot {
         settings.add_filter(r"\b\d+(\.\d+)?\s?(us|µs|ms|s)\b( ago)?", "SPAN");
         settings.add_filter(r"\b(python|exec)-\d+-\d+", "SANDBOX");
         settings.add_filter(r"/var/tmp/runlet-test-[^\s]+", "PATH");
+        settings.add_filter(r"memory peak: +[0-9.]+ .iB", "memory peak:  SIZE");
         settings.add_filter(r" {2,}", "  ");
         settings.add_filter(r"(?m) +$", "");
         settings.set_prepend_module_to_snapshot(false);

@@ -174,6 +174,7 @@ pub(crate) fn invocation(function: &str) -> NewInvocation {
         content_type: Some("application/json".to_owned()),
         dedup: None,
         priority: 0,
+        not_before: None,
         deadline: None,
     }
 }
@@ -192,7 +193,7 @@ pub(crate) async fn accept(store: &Store, invocation: NewInvocation) -> Invocati
 
 /// Room for so many executions, of a server where nothing runs.
 pub(crate) fn room(executions: u32) -> Room {
-    Room { executions, memory: u64::MAX, total_memory: u64::MAX, in_line: false, used: Vec::new() }
+    Room { executions, memory: u64::MAX, total_memory: u64::MAX, ..Room::default() }
 }
 
 pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {
@@ -205,6 +206,8 @@ pub(crate) async fn get(store: &Store, id: InvocationId) -> Invocation {
 }
 
 pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
+    let lost = outcome.kind == runlet_core::outcome::OutcomeKind::Lost;
+    let retry = lost.then(|| runlet_core::manifest::Retry::after_lost(claimed.attempt));
     Finish {
         execution: claimed.execution,
         invocation: claimed.invocation,
@@ -217,7 +220,8 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         remains: None,
         log_bytes: 0,
         log_dropped: 0,
-        retry: true,
+        retry,
+        tell: None,
         at: clock::now(),
     }
 }

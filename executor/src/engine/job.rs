@@ -1,14 +1,19 @@
 //! A job: one execution that is to be made, and what its code is told about it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use runlet_core::backoff;
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
+use runlet_core::execution::StartKind;
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
-use runlet_core::manifest::{EnvValue, Envelope, Manifest, OnLost, Reset};
+use runlet_core::limits::Limits;
+use runlet_core::lineage::Lineage;
+use runlet_core::manifest::{Destination, EnvValue, Envelope, Manifest, OnLost, Reset, Retry};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
@@ -34,6 +39,16 @@ pub(super) struct Job {
     pub(super) invocation: InvocationId,
     pub(super) execution: ExecutionId,
     pub(super) attempt: u32,
+    /// Higher first among those of its function.
+    pub(super) priority: i16,
+    /// Its limits now: those of the revision, with what was set for the function since.
+    pub(super) limits: Limits,
+    /// Which setting of them that is.
+    pub(super) edition: i64,
+    /// When it was accepted, or else due.
+    pub(super) created_at: Timestamp,
+    /// When it had its turn and a place.
+    pub(super) seated: OnceLock<Timestamp>,
     /// The fence of its claim; `None` for synchronous calls.
     pub(super) fence: Option<i64>,
     pub(super) cause: Cause,
@@ -55,21 +70,43 @@ impl Job {
     /// What it needs to start.
     pub(super) fn want(&self) -> Want {
         Want {
+            namespace: self.namespace.clone(),
+            priority: self.priority,
+            invocation: Some(self.invocation),
             function: Some((self.function_key(), self.manifest.max_concurrency)),
             reuse: self.is_warm().then(|| self.sandbox_key()),
             slots: self.manifest.concurrency,
-            memory: self.manifest.limits.memory.0,
+            memory: self.limits.memory.0,
         }
     }
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
+        self.manifest.reset != Reset::Fresh && self.manifest.runtime.stays()
     }
 
-    /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
-    pub(super) fn retries(&self, began: bool) -> bool {
-        self.fence.is_some() && (!began || self.manifest.on_lost == OnLost::Retry)
+    /// What a start in a sandbox is that has served its revision before.
+    pub(super) fn start_again(&self) -> StartKind {
+        if self.manifest.reset == Reset::Fork { StartKind::Fork } else { StartKind::Warm }
+    }
+
+    /// The pause after which it is to be executed again, having ended like this; `None`: it is not. Synchronous calls never are.
+    /// Code that has not begun is not run twice by being lost.
+    pub(super) fn again_after(&self, outcome: OutcomeKind, began: bool) -> Option<Duration> {
+        self.fence?;
+        if outcome == OutcomeKind::Lost {
+            let wanted = !began || self.manifest.on_lost == OnLost::Retry;
+            return wanted.then(|| Retry::after_lost(self.attempt));
+        }
+        self.manifest.retry.after(outcome, self.attempt, backoff::dice())
+    }
+
+    /// Who is told of an end like this. Of a synchronous call nobody is: its caller knows.
+    pub(super) fn tells(&self, outcome: OutcomeKind) -> Option<Destination> {
+        self.fence?;
+        let destination =
+            if outcome == OutcomeKind::Ok { &self.manifest.on_success } else { &self.manifest.on_failure };
+        destination.clone()
     }
 
     pub(super) fn sandbox(&self) -> SandboxRequest {
@@ -77,7 +114,7 @@ impl Job {
             namespace: self.namespace.clone(),
             revision: Some(self.revision.clone()),
             runtime: self.manifest.runtime,
-            limits: self.manifest.limits,
+            limits: self.limits,
             network: Network::None,
             work: false,
             cache: None,
@@ -95,12 +132,12 @@ impl Job {
     /// The runner to start, for runtimes that have one.
     pub(super) fn launch(&self, env: &BTreeMap<String, String>) -> Launch {
         let launch = runlet_runtimes::launch::launch(&self.manifest, env);
-        Launch { init: launch.init.clone(), process: process(launch) }
+        Launch { init: launch.init.clone(), process: launch.into() }
     }
 
     /// The program to run once, with the facts about this execution in its environment and in a file.
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
-        let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
+        let mut process = ProcessSpec::from(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
         process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).get().to_owned()));
@@ -134,7 +171,7 @@ impl Job {
 
     /// What the code is told of it besides the event, as JSON.
     fn context(&self, deadline: Timestamp) -> Box<RawValue> {
-        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
+        let Cause { kind, trigger, delivery, of, lineage, headers, normalised, trace, .. } = &self.cause;
         let context = Context {
             traceparent: trace.as_ref().map(|trace| &trace.parent),
             tracestate: trace.as_ref().and_then(|trace| trace.state.as_deref()),
@@ -145,11 +182,13 @@ impl Job {
             execution: self.execution,
             attempt: self.attempt,
             deadline_ms: deadline.timestamp_millis(),
-            memory_limit: self.manifest.limits.memory.0,
+            memory_limit: self.limits.memory.0,
             cause: Why {
                 kind: *kind,
                 trigger: *trigger,
                 delivery: *delivery,
+                of: *of,
+                lineage: lineage.as_deref(),
                 headers,
                 normalised: normalised.as_ref(),
             },
@@ -166,7 +205,7 @@ impl Job {
             ("RUNLET_EXECUTION", self.execution.to_string()),
             ("RUNLET_ATTEMPT", self.attempt.to_string()),
             ("RUNLET_DEADLINE_MS", deadline.timestamp_millis().to_string()),
-            ("RUNLET_MEMORY_LIMIT", self.manifest.limits.memory.0.to_string()),
+            ("RUNLET_MEMORY_LIMIT", self.limits.memory.0.to_string()),
             ("RUNLET_CAUSE", self.cause.kind.as_str().to_owned()),
             ("RUNLET_CONTEXT", CONTEXT_FILE.to_owned()),
         ];
@@ -202,6 +241,10 @@ struct Why<'a> {
     kind: CauseKind,
     trigger: Option<TriggerId>,
     delivery: Option<DeliveryId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<InvocationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<&'a Lineage>,
     headers: &'a BTreeMap<String, String>,
     normalised: Option<&'a serde_json::Value>,
 }
@@ -235,11 +278,6 @@ pub(super) fn environment(
     manifest.env.iter().map(resolve).collect()
 }
 
-fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {
-    let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
-    ProcessSpec { argv, env, cwd, stdin: false, channel, files: Vec::new() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +300,11 @@ mod tests {
             namespace: Namespace::default_namespace(),
             function: FunctionName::new("f").unwrap(),
             revision: RevisionDigest::from_sha256(&[7; 32]),
+            priority: 0,
+            limits: Limits::default(),
+            edition: 0,
+            created_at: clock::now(),
+            seated: OnceLock::new(),
             manifest: Arc::new(Manifest::parse(&text).unwrap()),
             invocation: InvocationId::new(),
             execution: ExecutionId::new(),

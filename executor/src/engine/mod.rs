@@ -11,8 +11,10 @@ mod bell;
 mod body;
 mod call;
 mod claim;
+mod configure;
 mod detach;
 mod envelope;
+mod explain;
 mod job;
 mod lease;
 mod manifests;
@@ -21,6 +23,7 @@ mod options;
 mod registry;
 mod run;
 mod services;
+mod sizes;
 mod step;
 mod stop;
 mod verbs;
@@ -34,18 +37,24 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Admission, Bounds};
+use crate::admission::{Admission, Bounds, Weights};
 use crate::host::Host;
 use crate::lease::Leases;
 use crate::pool::{Gate, Pool};
 use crate::revisions::Revisions;
+use crate::stems::Stems;
 use backlog::Backlog;
 use bell::Bell;
 use manifests::Manifests;
 use registry::Registry;
+use sizes::Sizes;
 
+pub use crate::stems::StemCounts;
 pub(crate) use claim::run_claim;
 pub use options::EngineOptions;
+
+/// [`Bounds::grace`]: about what making a sandbox costs, twice.
+const GRACE: u64 = 20;
 
 /// The engine of one server.
 #[derive(Debug)]
@@ -69,11 +78,15 @@ pub(crate) struct Shared {
     ledger: Ledger,
     spool: Spool,
     pool: Pool,
+    stems: Stems,
     revisions: Revisions,
     manifests: Manifests,
     backlog: Backlog,
     bell: Bell,
     leases: Leases,
+    sizes: Sizes,
+    /// Held while what is set for a function is changed.
+    configuring: tokio::sync::Mutex<()>,
     /// Whether what an earlier life of this server left is cleared up.
     ready: watch::Sender<bool>,
     /// The last thing: services end, and what is not on record by now will not be.
@@ -84,18 +97,25 @@ impl LocalEngine {
     /// Starts the engine within the runtime: it clears up what an earlier life left, then takes calls and queued work.
     #[must_use]
     pub fn start(options: EngineOptions, host: Host, store: Store, ledger: Ledger, spool: Spool) -> Arc<Self> {
-        let bounds =
-            Bounds { memory: options.memory.0, sandboxes: options.max_sandboxes, waiting: options.max_waiting };
-        let gate: Gate = Admission::new(bounds);
+        let bounds = Bounds {
+            memory: options.memory.0,
+            sandboxes: options.max_sandboxes,
+            waiting: options.max_waiting,
+            grace: GRACE,
+        };
+        let gate: Gate = Admission::new(bounds, Weights::new(options.weights.clone()));
         let tasks = TaskTracker::new();
         let ended = CancellationToken::new();
         let pool = Pool::new(gate.clone(), tasks.clone(), options.idle, ended.clone());
+        let stems = Stems::new(options.stems, host.clone(), pool.clone(), gate.clone(), tasks.clone());
         let shared = Shared {
             revisions: Revisions::new(&options.revisions_dir, store.clone()),
             manifests: Manifests::new(store.clone()),
             backlog: Backlog::new(store.clone()),
             bell: Bell::default(),
             leases: Leases::default(),
+            sizes: Sizes::default(),
+            configuring: tokio::sync::Mutex::default(),
             registry: Arc::default(),
             nudge: Notify::new(),
             stopping: CancellationToken::new(),
@@ -108,6 +128,7 @@ impl LocalEngine {
             spool,
             gate,
             pool,
+            stems,
             tasks,
         };
         let shared = Arc::new(shared);

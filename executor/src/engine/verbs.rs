@@ -9,7 +9,10 @@ use runlet_core::engine::{
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::invocation::InvocationState;
 use runlet_core::limits::Limits;
-use runlet_core::name::Namespace;
+use runlet_core::name::{FunctionName, Namespace};
+use runlet_core::precondition::Precondition;
+use runlet_core::settings::Change;
+use runlet_core::store::function::Function;
 use tokio::sync::mpsc;
 
 use super::{LocalEngine, Shared};
@@ -67,15 +70,26 @@ impl Engine for LocalEngine {
         Box::pin(self.shared.explain(namespace, id))
     }
 
+    fn configure<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        function: &'a FunctionName,
+        change: Change,
+        precondition: &'a Precondition,
+    ) -> Verb<'a, Function> {
+        Box::pin(self.shared.configure(namespace, function, change, precondition))
+    }
+
     fn capacity(&self) -> Capacity {
         let (memory_used, sandboxes, waiting) = self.shared.gate.usage();
-        let parked = self.shared.gate.parked();
+        let (parked, stems) = (self.shared.gate.parked(), self.shared.gate.spares());
         let bounds = self.shared.gate.bounds();
         Capacity {
             memory_total: bounds.memory,
             memory_used,
             sandboxes,
             parked,
+            stems,
             sandboxes_max: bounds.sandboxes,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
         }

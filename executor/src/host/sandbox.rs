@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
@@ -19,7 +19,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::driver::{Shared, Waiting, lock};
 use super::timer_span;
-use crate::wire::message::{Spawn, ToShim};
+use crate::meter::Meter;
+use crate::wire::message::{Spawn, Specialise, ToShim};
 
 /// What sandbox is wanted.
 #[derive(Debug, Clone)]
@@ -38,6 +39,15 @@ pub struct SandboxRequest {
     pub work: bool,
     /// The cache of its namespace that is mounted at `/cache`.
     pub cache: Option<String>,
+}
+
+impl SandboxRequest {
+    /// A sandbox that is nobody's yet.
+    #[must_use]
+    pub fn stem(runtime: RuntimeKind, limits: Limits) -> Self {
+        let namespace = Namespace::default_namespace();
+        Self { namespace, revision: None, runtime, limits, network: Network::None, work: false, cache: None }
+    }
 }
 
 /// Why a sandbox could not be made or used.
@@ -65,6 +75,9 @@ pub enum SandboxError {
     /// The shim answered with something else than was asked.
     #[error("the shim broke the protocol: {0}")]
     Protocol(String),
+    /// It could not be given to a revision.
+    #[error("could not give the sandbox to a revision: {0}")]
+    Specialise(String),
     /// A limit could not be changed.
     #[error("could not change the limits: {0}")]
     Resize(String),
@@ -150,16 +163,54 @@ pub struct Sandbox {
     timer: TimerFd,
     gone: watch::Receiver<Option<SandboxEnd>>,
     next: AtomicU32,
+    edition: Arc<AtomicI64>,
+    meter: Option<Meter>,
+}
+
+/// A hold on the limits of a sandbox, which does not keep it alive.
+#[derive(Debug, Clone)]
+pub struct Reins {
+    shared: Weak<Shared>,
+    edition: Arc<AtomicI64>,
+}
+
+impl Reins {
+    /// Whether there is no sandbox any more.
+    #[must_use]
+    pub fn is_loose(&self) -> bool {
+        self.shared.strong_count() == 0
+    }
+
+    /// Which setting of its limits is in force.
+    #[must_use]
+    pub fn edition(&self) -> i64 {
+        self.edition.load(Ordering::Relaxed)
+    }
+
+    /// Says which setting is in force.
+    pub fn set_edition(&self, edition: i64) {
+        self.edition.store(edition, Ordering::Relaxed);
+    }
+
+    /// Changes memory, cpu and pids limits while it runs.
+    ///
+    /// # Errors
+    /// [`SandboxError::Resize`] with the reason, [`SandboxError::Gone`] when it has ended.
+    pub async fn resize(&self, limits: Limits) -> Result<(), SandboxError> {
+        let shared = self.shared.upgrade().ok_or(SandboxError::Gone)?;
+        shared.resize(limits).await
+    }
 }
 
 impl Sandbox {
-    pub(super) const fn new(
+    pub(super) fn new(
         name: String,
         shared: Arc<Shared>,
         timer: TimerFd,
         gone: watch::Receiver<Option<SandboxEnd>>,
+        meter: Option<Meter>,
     ) -> Self {
-        Self { name, shared, timer, gone, next: AtomicU32::new(1) }
+        Self { meter, name, shared, timer, gone, next: AtomicU32::new(1), edition: Arc::default() }
     }
 
     /// Its name: the container id, the cgroup's last component.
@@ -229,21 +280,44 @@ impl Sandbox {
         answered.await.ok()
     }
 
+    /// Gives a sandbox that was made without a revision to one, for good: its code is mounted and its limits are set.
+    ///
+    /// # Errors
+    /// [`SandboxError::Specialise`] with the shim's reason; the sandbox is of no use then.
+    pub async fn specialise(&self, revision: RevisionDigest, limits: Limits) -> Result<(), SandboxError> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.shared.specialised).replace(answer);
+        self.shared.send(&ToShim::Specialise(Specialise { revision, limits }), &[]).await?;
+        match answered.await {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => Err(SandboxError::Specialise(refusal)),
+            Err(_) => Err(SandboxError::Gone),
+        }
+    }
+
     /// Changes memory, cpu and pids limits while it runs.
     ///
     /// # Errors
     /// [`SandboxError::Resize`] with the kernel's reason.
     pub async fn resize(&self, limits: Limits) -> Result<(), SandboxError> {
-        let (answer, answered) = oneshot::channel();
-        if lock(&self.shared.resized).replace(answer).is_some() {
-            return Err(SandboxError::Resize("another change is under way".to_owned()));
-        }
-        self.shared.send(&ToShim::Resize(limits), &[]).await?;
-        match answered.await {
-            Ok(None) => Ok(()),
-            Ok(Some(refusal)) => Err(SandboxError::Resize(refusal)),
-            Err(_) => Err(SandboxError::Gone),
-        }
+        self.shared.resize(limits).await
+    }
+
+    /// Its meter, where the kernel has one.
+    pub(crate) const fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// Which setting of its limits is in force.
+    #[must_use]
+    pub fn edition(&self) -> i64 {
+        self.edition.load(Ordering::Relaxed)
+    }
+
+    /// A hold on its limits.
+    #[must_use]
+    pub fn reins(&self) -> Reins {
+        Reins { shared: Arc::downgrade(&self.shared), edition: Arc::clone(&self.edition) }
     }
 
     /// Whether the kernel has killed something in it for lack of memory since it was made. Also answers once it is gone.
