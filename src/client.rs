@@ -131,6 +131,11 @@ impl Call {
         Self::new(Method::PUT, path)
     }
 
+    /// PATCH `path`.
+    pub(crate) fn patch(path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path)
+    }
+
     /// DELETE `path`.
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)

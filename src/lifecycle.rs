@@ -202,6 +202,7 @@ fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets
         max_sandboxes: config.max_sandboxes,
         max_waiting: config.max_waiting,
         max_queued: config.max_queued,
+        weights: config.weights(),
         idle: config.idle_timeout.0,
         max_result: usize::try_from(config.max_result.0).unwrap_or(usize::MAX),
         max_log: config.max_log.0,

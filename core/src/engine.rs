@@ -19,9 +19,12 @@ use crate::invocation::InvocationState;
 use crate::limits::Limits;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::outcome::Outcome;
+use crate::precondition::Precondition;
 use crate::problem::Code;
 use crate::secret::Secret;
+use crate::settings::Change;
 use crate::store::delivery::NewDelivery;
+use crate::store::function::Function;
 
 /// "Run this once", as a door hands it in.
 #[derive(Debug, Clone)]
@@ -323,6 +326,88 @@ pub struct Explanation {
     pub state: InvocationState,
     /// One sentence.
     pub reason: String,
+    /// What keeps it waiting, where something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// How many of the same function go before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
+    /// It is not started before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub not_before: Option<Timestamp>,
+    /// It is not started after this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
+    /// Who has what it waits for, those who have most first; of other namespaces only how much they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+}
+
+impl Explanation {
+    /// An explanation of one sentence.
+    #[must_use]
+    pub fn of(state: InvocationState, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { state, reason, limit: None, ahead: None, not_before: None, deadline: None, holders: Vec::new() }
+    }
+}
+
+/// What keeps work waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// As many executions of the function run as may.
+    MaxConcurrency,
+    /// The memory for sandboxes is promised to others.
+    Memory,
+    /// As many sandboxes exist as may.
+    MaxSandboxes,
+    /// Others are before it, who have had less of the host.
+    Share,
+    /// It is too early: see `not_before`.
+    NotBefore,
+    /// The run of its schedule before it is not over.
+    Overlap,
+    /// The disk is nearly full.
+    Disk,
+    /// The server is stopping.
+    Stopping,
+}
+
+impl Limit {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxConcurrency => "max_concurrency",
+            Self::Memory => "memory",
+            Self::MaxSandboxes => "max_sandboxes",
+            Self::Share => "share",
+            Self::NotBefore => "not_before",
+            Self::Overlap => "overlap",
+            Self::Disk => "disk",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Who has what somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Holder {
+    /// An execution that runs, or a run of a schedule that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<InvocationId>,
+    /// A function of the namespace that has sandboxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
+    /// How much memory its sandboxes have, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// How many sandboxes it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandboxes: Option<u32>,
 }
 
 /// What the host has for sandboxes.
@@ -445,6 +530,16 @@ pub trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Says why an invocation waits.
     fn explain<'a>(&'a self, namespace: &'a Namespace, id: InvocationId) -> Verb<'a, Explanation>;
+
+    /// Changes what is set for a function, here and now: its sandboxes get the new limits, those that run as well, and then it goes
+    /// on record. All or nothing.
+    fn configure<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        function: &'a FunctionName,
+        change: Change,
+        precondition: &'a Precondition,
+    ) -> Verb<'a, Function>;
 
     /// Says what the host has and what of it is in use.
     fn capacity(&self) -> Capacity;

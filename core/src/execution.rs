@@ -130,10 +130,20 @@ impl StartKind {
 /// What an execution used, as far as it is known. Unknown is `None`, never a guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
-    /// CPU time of the whole sandbox during the execution, microseconds. Known for fresh sandboxes.
+    /// From when it was accepted, or due, until it had its turn and a place, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_us: Option<i64>,
+    /// From then until the code was given the event, microseconds: what making the sandbox took, next to nothing for a warm one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_us: Option<i64>,
+    /// From then until the end, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_us: Option<i64>,
+    /// CPU time of the whole sandbox during the execution, microseconds. Not known where several calls share a sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<i64>,
-    /// Peak memory of the whole sandbox, bytes. Known for fresh sandboxes.
+    /// Peak memory of the whole sandbox during the execution, bytes. Not known where several calls share a sandbox, nor, for a
+    /// warm one, where the kernel cannot forget the peak of the call before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<i64>,
 }

@@ -25,6 +25,7 @@ pub mod precondition;
 pub mod problem;
 mod schema;
 pub mod secret;
+pub mod settings;
 pub mod store;
 pub mod target;
 pub mod token;

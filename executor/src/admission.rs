@@ -1,25 +1,31 @@
-//! Admission: turns of functions and room on the host, given out in order, given back by dropping them.
+//! Admission: turns of functions and room on the host, given out by fair shares, given back by dropping them.
 //!
 //! Owns the limits of the host and of each function; refuses to know what a sandbox is: it hands out a parked one as
 //! the handle `T` under which it was parked. Dropping a handle tells that sandbox to leave.
 
+mod fair;
+mod line;
 mod lot;
 #[cfg(test)]
 mod sharing_tests;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
 mod want;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runlet_core::name::RevisionDigest;
+use runlet_core::id::InvocationId;
+use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::unit::ByteSize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use standing::{Binding, Standing};
 use state::{Arrival, Book, Effects, Place};
-pub(crate) use want::{Bounds, FunctionKey, SandboxKey, Want};
+pub(crate) use want::{Bounds, FunctionKey, SandboxKey, Want, Weights};
 
 /// What a sandbox is handed out as.
 pub(crate) trait Handle: Sized {
@@ -33,13 +39,22 @@ pub(crate) trait Handle: Sized {
     fn share(&self) -> Self;
 }
 
-type Answer<T> = oneshot::Sender<Grant<T>>;
+type Answer<T> = oneshot::Sender<Result<Grant<T>, Refused>>;
 
 #[derive(Debug)]
 struct Shared<T: Handle> {
     book: Mutex<Book<T, Answer<T>>>,
     bounds: Bounds,
     freed: Notify,
+}
+
+/// What was dealt out so far.
+#[derive(Debug)]
+pub(crate) struct Dealt {
+    /// Turns that are taken or waited for, and how far the function is ahead of others of its namespace.
+    pub(crate) functions: HashMap<FunctionKey, (u32, f64)>,
+    /// How far namespaces are ahead of others, and their weights.
+    pub(crate) namespaces: Vec<(Namespace, f64, f64)>,
 }
 
 /// The gate. Cheap to clone.
@@ -92,7 +107,6 @@ pub(crate) struct Turn<T: Handle> {
 #[derive(Debug)]
 pub(crate) struct Room<T: Handle> {
     number: u64,
-    memory: u64,
     shared: Arc<Shared<T>>,
 }
 
@@ -132,7 +146,7 @@ impl<T: Handle> Drop for Turn<T> {
 
 impl<T: Handle> Drop for Room<T> {
     fn drop(&mut self) {
-        self.shared.change(|book| ((), book.end_room(self.number, self.memory)));
+        self.shared.change(|book| ((), book.end_room(self.number)));
     }
 }
 
@@ -148,18 +162,9 @@ impl<T: Handle> Room<T> {
         self.number
     }
 
-    /// Its size, bytes.
-    pub(crate) const fn memory(&self) -> u64 {
-        self.memory
-    }
-
     /// Changes its size; `false` if there is no room for that.
-    pub(crate) fn resize(&mut self, memory: u64) -> bool {
-        let done = self.shared.change(|book| book.resize_room(self.memory, memory));
-        if done {
-            self.memory = memory;
-        }
-        done
+    pub(crate) fn resize(&self, memory: u64) -> bool {
+        self.shared.change(|book| book.resize(&[self.number], memory)).is_ok()
     }
 }
 
@@ -172,27 +177,34 @@ impl<T: Handle> Shared<T> {
     /// more comes back here as a dropped turn.
     fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut Book<T, Answer<T>>) -> (R, Effects<T, Answer<T>>)) -> R {
         let (result, effects) = change(&mut self.lock());
-        drop(effects.evict);
-        for (answer, place, key) in effects.start {
-            let turn = Turn { key, shared: Arc::clone(self) };
-            drop(answer.send(Grant { turn, seat: self.seat(place) }));
-        }
+        self.carry_out(effects);
         self.freed.notify_one();
         result
     }
 
-    fn room(self: &Arc<Self>, number: u64, memory: u64) -> Room<T> {
-        Room { number, memory, shared: Arc::clone(self) }
+    fn carry_out(self: &Arc<Self>, effects: Effects<T, Answer<T>>) {
+        drop(effects.evict);
+        for answer in effects.refuse {
+            drop(answer.send(Err(Refused::Full(self.bounds.waiting))));
+        }
+        for (answer, place, key) in effects.start {
+            let turn = Turn { key, shared: Arc::clone(self) };
+            drop(answer.send(Ok(Grant { turn, seat: self.seat(place) })));
+        }
+    }
+
+    fn room(self: &Arc<Self>, number: u64) -> Room<T> {
+        Room { number, shared: Arc::clone(self) }
     }
 
     fn seat(self: &Arc<Self>, place: Place<T>) -> Seat<T> {
         match place {
             Place::Parked(handle) => Seat::Parked(handle),
-            Place::New(number, memory) => Seat::New(self.room(number, memory)),
+            Place::New(number) => Seat::New(self.room(number)),
             Place::Shared(handle, room) => Seat::Shared(handle, Slot { room, shared: Arc::clone(self) }),
-            Place::Opening(number, memory, handle, rest) => {
+            Place::Opening(number, handle, rest) => {
                 let slot = Slot { room: number, shared: Arc::clone(self) };
-                Seat::Opening(self.room(number, memory), rest, handle, slot)
+                Seat::Opening(self.room(number), rest, handle, slot)
             }
         }
     }
@@ -212,8 +224,10 @@ impl<T: Handle> Drop for Waiting<'_, T> {
 }
 
 impl<T: Handle> Admission<T> {
-    pub(crate) fn new(bounds: Bounds) -> Self {
-        let book = Mutex::new(Book::new(bounds));
+    pub(crate) fn new(bounds: Bounds, weights: Weights) -> Self {
+        let began = Instant::now();
+        let clock = move || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let book = Mutex::new(Book::new(bounds, weights, clock));
         Self(Arc::new(Shared { book, bounds, freed: Notify::new() }))
     }
 
@@ -247,8 +261,8 @@ impl<T: Handle> Admission<T> {
             return Err(Refused::TooLarge { wanted: want.memory, total: memory });
         }
         let (answer, granted) = oneshot::channel();
-        let (arrival, evict) = self.0.lock().arrive(want, has_turn, counted, answer);
-        drop(evict);
+        let (arrival, effects) = self.0.lock().arrive(want, has_turn, counted, answer);
+        self.0.carry_out(effects);
         match arrival {
             Arrival::Start(place) => {
                 Ok(Grant { turn: Turn { key, shared: Arc::clone(&self.0) }, seat: self.0.seat(place) })
@@ -261,7 +275,7 @@ impl<T: Handle> Admission<T> {
 
     async fn wait(
         &self,
-        mut granted: oneshot::Receiver<Grant<T>>,
+        mut granted: oneshot::Receiver<Result<Grant<T>, Refused>>,
         ticket: u64,
         until: Option<Instant>,
         key: Option<&FunctionKey>,
@@ -272,20 +286,21 @@ impl<T: Handle> Admission<T> {
             Some(until) => timeout_at(until, &mut granted).await.ok(),
         };
         if let Some(answer) = answer {
-            return answer.map_err(|_| Refused::Closed);
+            return answer.unwrap_or(Err(Refused::Closed));
         }
         let (for_turn, running) = {
             let book = self.0.lock();
-            (book.waits_for_turn(waiting.ticket), key.map_or(0, |key| book.running(key)))
+            (book.waits_for_turn(waiting.ticket), key.map_or(0, |key| book.running_of(key)))
         };
         granted.close();
         // The answer may have come while the time ran out.
-        granted.try_recv().map_err(|_| if for_turn == Some(true) { Refused::NoTurn(running) } else { Refused::NoRoom })
+        let late = || Err(if for_turn == Some(true) { Refused::NoTurn(running) } else { Refused::NoRoom });
+        granted.try_recv().unwrap_or_else(|_| late())
     }
 
     /// Parks a sandbox for the next execution of its revision.
-    pub(crate) fn park(&self, room: u64, memory: u64, function: FunctionKey, key: SandboxKey, handle: T) {
-        self.0.change(|book| ((), book.park((room, memory), function, key, handle)));
+    pub(crate) fn park(&self, room: u64, function: FunctionKey, key: SandboxKey, handle: T) {
+        self.0.change(|book| ((), book.park(room, function, key, handle)));
     }
 
     /// Tells those of the parked sandboxes to leave that may not stay.
@@ -324,14 +339,50 @@ impl<T: Handle> Admission<T> {
         self.0.lock().spare()
     }
 
-    /// The turns that are taken or waited for, of each function that has such.
-    pub(crate) fn used(&self) -> Vec<(FunctionKey, u32)> {
-        self.0.lock().used()
+    /// How the lines stand, for who deals out work from elsewhere.
+    pub(crate) fn shares(&self) -> Dealt {
+        let book = self.0.lock();
+        let lines = book.lines();
+        let mut functions: HashMap<FunctionKey, (u32, f64)> = HashMap::new();
+        for (namespace, who, line) in lines.all() {
+            if let Some(name) = who {
+                functions.insert((namespace.clone(), name.clone()), (line.running + line.waiting, 0.0));
+            }
+        }
+        for (namespace, who, ahead) in lines.functions_ahead() {
+            if let Some(name) = who {
+                functions.entry((namespace.clone(), name.clone())).or_default().1 = ahead;
+            }
+        }
+        Dealt { functions, namespaces: lines.namespaces() }
     }
 
     /// Executions of the function that run.
     pub(crate) fn running(&self, function: &FunctionKey) -> u32 {
-        self.0.lock().running(function)
+        self.0.lock().running_of(function)
+    }
+
+    /// How the one stands who waits for this invocation; `None` if none does.
+    pub(crate) fn standing(&self, invocation: InvocationId) -> Option<Standing> {
+        self.0.lock().standing(invocation)
+    }
+
+    /// Who takes the memory: function (or leases), bytes and sandboxes, most first.
+    pub(crate) fn takers(&self, most: usize) -> Vec<(Namespace, Option<FunctionName>, u64, u32)> {
+        self.0.lock().takers(most)
+    }
+
+    /// The rooms that sandboxes of the function take.
+    pub(crate) fn rooms_of(&self, function: &FunctionKey) -> Vec<u64> {
+        self.0.lock().rooms_of(function)
+    }
+
+    /// Gives these rooms another size, all or none.
+    ///
+    /// # Errors
+    /// The bytes that are missing. Idle sandboxes of others were told to leave for that.
+    pub(crate) fn resize(&self, rooms: &[u64], memory: u64) -> Result<(), u64> {
+        self.0.change(|book| book.resize(rooms, memory))
     }
 
     /// Sandboxes that wait for their next execution.

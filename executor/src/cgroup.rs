@@ -2,6 +2,8 @@
 //!
 //! libcontainer makes them and sets the first limits; everything afterwards is done here through libcgroups and plain files.
 
+mod resize;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -113,7 +115,18 @@ impl Cgroup {
             }
         };
         let memory_peak = self.read("memory", "memory.max_usage_in_bytes", "memory.peak").and_then(number);
-        Usage { cpu_us, memory_peak }
+        Usage { cpu_us, memory_peak, ..Usage::default() }
+    }
+
+    /// The files that tell CPU time and peak memory; `None` where the kernel has none.
+    #[must_use]
+    pub(crate) fn meters(&self) -> Option<(PathBuf, PathBuf)> {
+        let there = |controller: &str, names: [&str; 2]| {
+            let directory = self.of(controller)?;
+            names.into_iter().map(|name| directory.join(name)).find(|path| path.exists())
+        };
+        let cpu = there("cpuacct", ["cpuacct.usage", "cpu.stat"]).or_else(|| there("cpu", ["cpu.stat", "cpu.stat"]))?;
+        Some((cpu, there("memory", ["memory.max_usage_in_bytes", "memory.peak"])?))
     }
 
     /// Processes in it and below it, by any hierarchy.
@@ -202,6 +215,15 @@ impl Cgroup {
         .map_err(|error| error.to_string())?;
         let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
         manager.apply(&options).map_err(|error| error.to_string())
+    }
+
+    /// Changes limits of a cgroup with processes in it.
+    ///
+    /// # Errors
+    /// That more memory is in use than there would be, or what the kernel said.
+    pub(crate) fn resize(&self, memory: u64, resources: &LinuxResources) -> Result<(), String> {
+        resize::memory(&self.of("memory").ok_or("there is no memory controller")?, memory)?;
+        self.apply(resources)
     }
 
     /// How swap can be limited on this host.

@@ -12,6 +12,7 @@ use runlet_core::store::queue::Room;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Dealt;
 use crate::engine::{Shared, run_claim};
 
 /// Most claims at a time.
@@ -95,12 +96,15 @@ async fn look(shared: &Arc<Shared>) -> Result<Found, StoreError> {
 fn room(shared: &Shared) -> Room {
     let (sandboxes, memory) = shared.gate.spare();
     let idle = shared.registry.fences().is_empty();
+    let Dealt { functions, namespaces } = shared.gate.shares();
     Room {
         executions: sandboxes.clamp(u32::from(idle), MOST),
         memory,
         total_memory: shared.gate.bounds().memory,
         in_line: idle,
-        used: shared.gate.used(),
+        used: functions.iter().map(|(key, (used, _))| (key.clone(), *used)).collect(),
+        functions_ahead: functions.into_iter().map(|(key, (_, ahead))| (key, ahead)).collect(),
+        namespaces,
     }
 }
 

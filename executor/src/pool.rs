@@ -172,9 +172,9 @@ impl Pool {
 
     /// Keeps a sandbox for the next execution of its revision.
     pub(crate) fn park(&self, warm: Warm, function: FunctionKey, key: SandboxKey) {
-        let (number, memory) = (warm.room.number(), warm.room.memory());
+        let room = warm.room.number();
         let parked = Parked { warm: Some(warm), since: Instant::now(), pool: self.clone() };
-        self.gate.park(number, memory, function, key, Handle::Whole(parked));
+        self.gate.park(room, function, key, Handle::Whole(parked));
         self.some.notify_one();
     }
 

@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::precondition::{precondition, with_etag};
-use super::{Api, aliases, calls, deploy, revisions};
+use super::{Api, aliases, calls, deploy, revisions, settings};
 use crate::http::reply;
 
 pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -30,7 +30,8 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(input(api))
         .then(|name, input| answer(calls::call(name, input)));
     let others = list.or(show).unify().or(deploy).unify().or(remove).unify();
-    let others = others.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify().boxed();
+    let others = others.or(revisions::filter(api)).unify().or(aliases::filter(api)).unify();
+    let others = others.or(settings::filter(api)).unify().boxed();
     // The call comes first: it is the one that must be fast.
     warp::path("functions").and(call.or(others).unify()).boxed()
 }

@@ -30,6 +30,7 @@ mod query;
 mod rerun;
 mod revisions;
 mod routes;
+mod settings;
 mod shapes;
 mod streamed;
 mod system;

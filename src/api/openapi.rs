@@ -32,7 +32,7 @@ use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
     Api, aliases, callbacks, calls, dead_letters, deliveries, deploy, exec, executions, functions, history, hooks,
-    invocations, leases, rerun, revisions, system, tokens, triggers,
+    invocations, leases, rerun, revisions, settings, system, tokens, triggers,
 };
 use crate::http::reply;
 
@@ -61,6 +61,8 @@ const TOKEN: &str = "token";
         deploy::deploy,
         revisions::list,
         revisions::roll_back,
+        settings::show,
+        settings::change,
         aliases::list,
         aliases::show,
         aliases::set,

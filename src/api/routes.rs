@@ -55,7 +55,7 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 51] = [
+pub(crate) static ROUTES: [Route; 53] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -67,6 +67,8 @@ pub(crate) static ROUTES: [Route; 51] = [
     route(Method::POST, "/v1/functions/{name}/invocations", INVOKER),
     route(Method::GET, "/v1/functions/{name}/revisions", VIEWER),
     route(Method::POST, "/v1/functions/{name}/rollback", DEPLOYER),
+    route(Method::GET, "/v1/functions/{name}/settings", VIEWER),
+    route(Method::PATCH, "/v1/functions/{name}/settings", DEPLOYER),
     route(Method::GET, "/v1/functions/{name}/aliases", VIEWER),
     route(Method::GET, "/v1/functions/{name}/aliases/{alias}", VIEWER),
     route(Method::PUT, "/v1/functions/{name}/aliases/{alias}", DEPLOYER),

@@ -12,7 +12,8 @@ use runlet_core::token::TokenSecret;
 
 use super::{
     alias, callbacks, cancel, ci, completions, config, cron, dead_letters, deliveries, deploy, doctor, exec,
-    executions, functions, history, invoke, logs, rerun, revisions, rm, rollback, show, token, triggers, wait,
+    executions, functions, history, invoke, logs, rerun, revisions, rm, rollback, set, show, token, triggers, wait,
+    why,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -94,6 +95,8 @@ pub(crate) enum ClientCommand {
     Rollback(rollback::RollbackArgs),
     /// Point names at revisions, list and remove them
     Alias(alias::AliasArgs),
+    /// Change limits of a function while it runs
+    Set(set::SetArgs),
     /// Remove a function; its history stays
     Rm(rm::RmArgs),
     /// List executions, newest first
@@ -102,6 +105,8 @@ pub(crate) enum ClientCommand {
     Logs(logs::LogsArgs),
     /// Show one invocation, execution or delivery
     Show(show::ShowArgs),
+    /// Say why an invocation waits, and behind what
+    Why(why::WhyArgs),
     /// Wait until an invocation has ended
     Wait(wait::WaitArgs),
     /// Cancel an invocation: a waiting one never starts, a running one is killed
@@ -282,6 +287,9 @@ mod tests {
             "runlet invoke a@",
             "runlet rollback a --to v1",
             "runlet alias set a current",
+            "runlet set a --memory much",
+            "runlet set a --clear --cpu 2",
+            "runlet why dlv_06fcy5swzhp7d2w7k3s6cdyj1m",
             "runlet alias set a@live",
             "runlet alias set a@live current=0",
             "runlet wait dlv_06fcy5swzhp7d2w7k3s6cdyj1m",

@@ -35,10 +35,12 @@ mod revisions;
 mod rm;
 mod rollback;
 mod session;
+mod set;
 mod show;
 mod token;
 mod triggers;
 mod wait;
+mod why;
 mod words;
 
 use std::process::ExitCode;
@@ -86,6 +88,8 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Show(args) => show::run(session, &args).await,
         ClientCommand::Wait(args) => wait::run(session, &args).await,
         ClientCommand::Revisions(args) => revisions::run(session, &args).await,
+        ClientCommand::Set(args) => set::run(session, &args).await,
+        ClientCommand::Why(args) => why::run(session, &args).await,
         ClientCommand::Rollback(args) => rollback::run(session, &args).await,
         ClientCommand::Alias(args) => alias::run(session, &args).await,
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,

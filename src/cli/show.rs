@@ -112,8 +112,12 @@ fn execution(execution: &Execution) -> Fields {
         "sandbox",
         format!("{} ({start}, reset {})", execution.sandbox.as_deref().unwrap_or("-"), execution.reset.as_str()),
     );
-    let cpu = execution.usage.cpu_us.and_then(|us| u64::try_from(us).ok()).map(std::time::Duration::from_micros);
-    fields.add_if("cpu time", cpu.map(words::span));
+    let span = |us: Option<i64>| {
+        us.and_then(|us| u64::try_from(us).ok()).map(std::time::Duration::from_micros).map(words::span)
+    };
+    fields.add_if("waited", span(execution.usage.wait_us));
+    fields.add_if("start took", span(execution.usage.start_us));
+    fields.add_if("cpu time", span(execution.usage.cpu_us));
     let peak = execution.usage.memory_peak.and_then(|bytes| u64::try_from(bytes).ok());
     fields.add_if("memory peak", peak.map(words::size));
     fields.add_if(

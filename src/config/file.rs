@@ -157,7 +157,7 @@ impl Reader<'_> {
     }
 
     fn namespace_tables(&self, value: &Value<'_>) -> Result<Vec<(Namespace, NamespaceEntry)>, ConfigError> {
-        const SHAPE: &str = "write a table per namespace: [namespaces.NAME] with retention = \"7d\"";
+        const SHAPE: &str = "write a table per namespace: [namespaces.NAME] with retention = \"7d\" or weight = 2";
         let fail = |at: usize, key: &str, message: &str| ConfigError::new(self.source(at), key, message);
         let Some(table) = value.get_ref().as_table() else {
             return Err(fail(value.span().start, "namespaces", SHAPE));
@@ -167,7 +167,7 @@ impl Reader<'_> {
             let (at, key) = (name.span().start, format!("namespaces.{}", name.get_ref()));
             let namespace =
                 Namespace::new(name.get_ref().as_ref()).map_err(|error| fail(at, &key, &error.to_string()))?;
-            let mut keep = None;
+            let (mut keep, mut weight) = (None, None);
             for (field, value) in entry.get_ref().as_table().ok_or_else(|| fail(at, &key, SHAPE))? {
                 let (at, key) = (field.span().start, format!("{key}.{}", field.get_ref()));
                 match (field.get_ref().as_ref(), value.get_ref()) {
@@ -175,10 +175,14 @@ impl Reader<'_> {
                         keep = Some(text.parse::<Days>().map_err(|message| fail(at, &key, &message))?);
                     }
                     ("retention", _) => return Err(fail(at, &key, Kind::Text.remedy())),
-                    _ => return Err(fail(at, &key, "this is no key of a namespace; use retention")),
+                    ("weight", DeValue::Integer(number)) => {
+                        weight = Some(keys::weight(number.as_str()).map_err(|message| fail(at, &key, &message))?);
+                    }
+                    ("weight", _) => return Err(fail(at, &key, Kind::Number.remedy())),
+                    _ => return Err(fail(at, &key, "this is no key of a namespace; use retention or weight")),
                 }
             }
-            found.push((namespace, NamespaceEntry { retention: keep, source: self.source(at) }));
+            found.push((namespace, NamespaceEntry { retention: keep, weight, source: self.source(at) }));
         }
         Ok(found)
     }

@@ -100,11 +100,18 @@ impl fmt::Display for SpillOver {
 pub(crate) struct NamespaceEntry {
     /// Days of history that it keeps; `None`: as many as others.
     pub retention: Option<Days>,
+    /// Its share of the host when others want it too; `None`: 1, as others.
+    pub weight: Option<u32>,
     /// Where it is written.
     pub source: Source,
 }
 
 impl Config {
+    /// The shares of the host that were set.
+    pub(crate) fn weights(&self) -> std::collections::HashMap<runlet_core::name::Namespace, u32> {
+        self.namespaces.iter().filter_map(|(name, entry)| Some((name.clone(), entry.weight?))).collect()
+    }
+
     /// How long history is kept, of whom.
     pub(crate) fn retention(&self) -> Retention {
         let own = |entry: &NamespaceEntry| entry.retention.map(|days| days.0);

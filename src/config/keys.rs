@@ -256,6 +256,11 @@ fn decimal(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share of the host.
+pub(super) fn weight(text: &str) -> Result<u32, String> {
+    number(text, 1, 1000)
+}
+
 fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(value) if (least..=most).contains(&value) => Ok(value),

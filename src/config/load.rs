@@ -185,7 +185,8 @@ impl Loaded {
         }
         for (name, entry) in &self.config.namespaces {
             let keep = entry.retention.unwrap_or(self.config.retention);
-            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\" # {}", entry.source);
+            let weight = entry.weight.unwrap_or(1);
+            let _ = writeln!(out, "namespace {name} with retention = \"{keep}\", weight = {weight} # {}", entry.source);
         }
         for warning in &self.warnings {
             let _ = writeln!(out, "warning: {warning}");

@@ -34,6 +34,7 @@ mod output;
 mod peers;
 mod postgres;
 mod retry;
+mod room;
 mod sandbox;
 mod schemathesis;
 mod servers;

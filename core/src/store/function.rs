@@ -3,6 +3,7 @@
 mod deploy;
 pub mod revision;
 mod rollback;
+mod settings;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,12 @@ use super::text::noun;
 use super::{Store, StoreError, answered};
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
+use crate::limits::Limits;
 use crate::manifest::{Manifest, WebhookTrigger};
 use crate::name::{FunctionName, HookPath, Namespace, RevisionDigest};
 use crate::precondition::Precondition;
+use crate::settings::Settings;
+use crate::unit::ByteSize;
 
 /// A function and its current revision.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -29,6 +33,9 @@ pub struct Function {
     /// What that revision says: its function.toml.
     #[schema(value_type = Object)]
     pub manifest: Manifest,
+    /// What is set beside it, by `runlet set`.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
     /// When the function was first deployed.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -72,6 +79,14 @@ pub struct HookTrigger {
     pub spec: WebhookTrigger,
 }
 
+impl Function {
+    /// The limits of its sandboxes: those of its revision, with what is set over them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.settings.over(self.manifest.limits, self.manifest.runtime)
+    }
+}
+
 impl Store {
     /// The function of that name.
     ///
@@ -81,8 +96,9 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName", f.revision AS "revision: RevisionDigest",
-                   r.manifest, f.created_at, f.deployed_at
+                   r.manifest, f.created_at, f.deployed_at, s.memory AS "memory?", s.cpu AS "cpu?", s.pids AS "pids?", s.set_at AS "set_at?"
                FROM functions f JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+               LEFT JOIN function_settings s ON s.namespace = f.namespace AND s.function = f.name
                WHERE f.namespace = $1 AND f.name = $2"#,
             namespace.as_str(),
             name.as_str(),
@@ -105,8 +121,9 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName", f.revision AS "revision: RevisionDigest",
-                   r.manifest, f.created_at, f.deployed_at
+                   r.manifest, f.created_at, f.deployed_at, s.memory AS "memory?", s.cpu AS "cpu?", s.pids AS "pids?", s.set_at AS "set_at?"
                FROM functions f JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+               LEFT JOIN function_settings s ON s.namespace = f.namespace AND s.function = f.name
                WHERE f.namespace = $1 AND f.name COLLATE "C" > $2
                ORDER BY f.name COLLATE "C" LIMIT $3"#,
             namespace.as_str(),
@@ -182,12 +199,27 @@ struct Row {
     manifest: Value,
     created_at: Timestamp,
     deployed_at: Timestamp,
+    memory: Option<i64>,
+    cpu: Option<f64>,
+    pids: Option<i32>,
+    set_at: Option<Timestamp>,
 }
 
 impl Row {
     fn function(self) -> Result<Function, StoreError> {
-        let Self { namespace, name, revision, manifest, created_at, deployed_at } = self;
+        let Self { namespace, name, revision, manifest, created_at, deployed_at, memory, cpu, pids, set_at } = self;
         let manifest = noun("revisions", &revision, manifest)?;
-        Ok(Function { namespace, name, revision, manifest, created_at, deployed_at })
+        let settings = settings(memory, cpu, pids, set_at);
+        Ok(Function { namespace, name, revision, manifest, settings, created_at, deployed_at })
+    }
+}
+
+/// Settings as they are on record.
+fn settings(memory: Option<i64>, cpu: Option<f64>, pids: Option<i32>, set_at: Option<Timestamp>) -> Settings {
+    Settings {
+        memory: memory.map(|memory| ByteSize(memory.unsigned_abs())),
+        cpu,
+        pids: pids.map(i32::unsigned_abs),
+        set_at,
     }
 }

@@ -10,9 +10,12 @@
 pub(super) mod cancel;
 mod claim;
 mod lost;
+pub mod place;
 pub(super) mod wakeup;
 
 pub use wakeup::{Wakeup, Wakeups};
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
@@ -42,6 +45,10 @@ pub struct Room {
     pub in_line: bool,
     /// Turns of functions that are taken on this server, each function once; of those that are not named, none are.
     pub used: Vec<((Namespace, FunctionName), u32)>,
+    /// How many pieces more than others of its namespace a function has had; of those that are not named: none.
+    pub functions_ahead: HashMap<(Namespace, FunctionName), f64>,
+    /// How many pieces more than others a namespace has had, and its weight; of those that are not named: none, and 1.
+    pub namespaces: Vec<(Namespace, f64, f64)>,
 }
 
 /// Claimed work: an execution of it, state `starting`, is on record since the claim.
@@ -69,6 +76,12 @@ pub struct Claimed {
     pub fence: i64,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// From when on it could be claimed.
+    pub due_at: Timestamp,
+    /// Higher first; 0 is normal.
+    pub priority: i16,
+    /// Not after this moment may it start; `None`: no such bound.
+    pub deadline: Option<Timestamp>,
 }
 
 /// A claim that was found dead.
@@ -109,20 +122,6 @@ impl Store {
         .fetch_one(self.pool())
         .await?;
         Ok(age)
-    }
-
-    /// The moment before which a piece of work that waits is not started; `None` where it does not wait.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn due(&self, invocation: InvocationId) -> Result<Option<Timestamp>, StoreError> {
-        let due = sqlx::query_scalar!(
-            "SELECT not_before FROM queue WHERE invocation = $1 AND lease_until IS NULL AND not_before < 'infinity'",
-            invocation.uuid(),
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(due)
     }
 
     /// Pieces of work that wait in a namespace: the bound for accepting more.

@@ -193,7 +193,7 @@ pub(crate) async fn accept(store: &Store, invocation: NewInvocation) -> Invocati
 
 /// Room for so many executions, of a server where nothing runs.
 pub(crate) fn room(executions: u32) -> Room {
-    Room { executions, memory: u64::MAX, total_memory: u64::MAX, in_line: false, used: Vec::new() }
+    Room { executions, memory: u64::MAX, total_memory: u64::MAX, ..Room::default() }
 }
 
 pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {

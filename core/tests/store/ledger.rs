@@ -35,7 +35,7 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
         outcome,
         result: Some((Bytes::from_static(b"\0result"), "application/json".into())),
         running: Some(running(start)),
-        usage: Usage { cpu_us: Some(5), memory_peak: None },
+        usage: Usage { cpu_us: Some(5), ..Usage::default() },
         remains: Some(Remains::default()),
         log_bytes: 3,
         log_dropped: 4,

@@ -1,49 +1,34 @@
-//! Who may start now: plain bookkeeping, without clocks, tasks or locks.
+//! Who may start now: plain bookkeeping, without tasks or locks; the only clock is the one it is given.
 //!
 //! A waiter starts when its function has a free turn, and there is either a parked sandbox of its revision or room for
-//! a new one. Order is first come, first served, with two ways past an earlier waiter, neither of which takes anything
-//! from it: another function may go past one that is at its own maximum, and one that finds a parked sandbox may go
-//! past one that waits for room. Room is never given to a later waiter while an earlier one waits for room: a large
-//! sandbox does not starve behind small ones. To make room, parked sandboxes are told to leave, longest parked first.
-//! A sandbox that several calls share is as good as parked for whoever finds a free slot in it.
+//! a new one. Room is given by [fair shares](super::fair): to the namespace that has had least for its weight, there to the function that
+//! has had least, there by priority and age. Whoever is first for room is waited for: a large sandbox does not starve behind small
+//! ones. Nothing that can start waits, with one exception: while the first waits for room, sandboxes of others are not used
+//! again but leave, as many as it takes; for a short while ([`Bounds::grace`]) those stay that have work to do. A
+//! sandbox that several calls share is as good as parked for whoever finds a free slot in it.
 
 use std::collections::{HashMap, VecDeque};
 
-use runlet_core::name::RevisionDigest;
+use runlet_core::id::InvocationId;
+use runlet_core::name::{Namespace, RevisionDigest};
 
 use super::Handle;
+use super::line::{Lines, Waiter, order};
 use super::lot::{Lot, Parked, Taken};
-use super::want::{Bounds, FunctionKey, SandboxKey, Want};
-
-/// How a function stands.
-#[derive(Debug, Default, Clone, Copy)]
-struct Load {
-    running: u32,
-    waiting: u32,
-}
+use super::standing::{Binding, Standing};
+use super::want::{Bounds, FunctionKey, Want, Weights, Who};
 
 /// Where an execution may run, as the book knows it.
 #[derive(Debug)]
 pub(super) enum Place<T: Handle> {
     /// In this parked sandbox.
     Parked(T),
-    /// In a new sandbox: number and size of its room.
-    New(u64, u64),
+    /// In a new sandbox: the number of its room.
+    New(u64),
     /// In a sandbox that it shares with others: the number of its room.
     Shared(T, u64),
     /// In a new sandbox that others may share, with what it takes to serve them.
-    Opening(u64, u64, T, T::Rest),
-}
-
-#[derive(Debug)]
-struct Waiter<W> {
-    ticket: u64,
-    want: Want,
-    /// Whether it has its turn already and lacks only a place.
-    has_turn: bool,
-    /// Whether it is among those that [`Bounds::waiting`] bounds.
-    counted: bool,
-    answer: W,
+    Opening(u64, T, T::Rest),
 }
 
 /// What became of one who came.
@@ -51,7 +36,7 @@ struct Waiter<W> {
 pub(super) enum Arrival<T: Handle> {
     /// It may start.
     Start(Place<T>),
-    /// It waits under this ticket.
+    /// It waits under this ticket, unless it is among those that the effects start.
     Wait(u64),
     /// Too many wait already.
     Full,
@@ -67,38 +52,72 @@ pub(super) struct Effects<T: Handle, W> {
     pub(super) start: Vec<(W, Place<T>, Option<FunctionKey>)>,
     /// Parked sandboxes that have to leave.
     pub(super) evict: Vec<T>,
+    /// Waiters that have to go, so that others may wait.
+    pub(super) refuse: Vec<W>,
 }
 
-/// The book: `T` is a handle on a parked sandbox, `W` is how a waiter is answered.
+impl<T: Handle, W> Effects<T, W> {
+    const fn none() -> Self {
+        Self { start: Vec::new(), evict: Vec::new(), refuse: Vec::new() }
+    }
+}
+
+/// Room that is taken, and by whom.
 #[derive(Debug)]
+struct Taker {
+    memory: u64,
+    namespace: Namespace,
+    who: Who,
+}
+
+/// Whose line waits for room first, and since when; `None` instead of a line: one that comes back with its turn.
+type First = (Option<(Namespace, Who)>, u64);
+
+/// The book: `T` is a handle on a parked sandbox, `W` is how a waiter is answered.
 pub(super) struct Book<T: Handle, W> {
     bounds: Bounds,
+    clock: Box<dyn Fn() -> u64 + Send>,
     memory: u64,
-    sandboxes: u32,
+    rooms: HashMap<u64, Taker>,
     /// Rooms that will come free without anybody's doing, and their memory.
     leaving: HashMap<u64, u64>,
-    loads: HashMap<FunctionKey, Load>,
+    leaving_memory: u64,
     lot: Lot<T>,
-    queue: VecDeque<Waiter<W>>,
+    lines: Lines,
+    waiters: HashMap<u64, Waiter<W>>,
+    /// Those that come back with their turn: before all others, in this order.
+    returning: VecDeque<u64>,
     counted: u32,
-    /// Whether somebody in the queue waits for room.
-    short_of_room: bool,
+    first: Option<First>,
     closed: bool,
     next: u64,
 }
 
+impl<T: Handle, W> std::fmt::Debug for Book<T, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book")
+            .field("bounds", &self.bounds)
+            .field("waiting", &self.waiters.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<T: Handle, W> Book<T, W> {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    /// `clock` tells milliseconds since whenever.
+    pub(super) fn new(bounds: Bounds, weights: Weights, clock: impl Fn() -> u64 + Send + 'static) -> Self {
         Self {
             bounds,
+            clock: Box::new(clock),
             memory: 0,
-            sandboxes: 0,
+            rooms: HashMap::new(),
             leaving: HashMap::new(),
-            loads: HashMap::new(),
+            leaving_memory: 0,
             lot: Lot::new(),
-            queue: VecDeque::new(),
+            lines: Lines::new(weights),
+            waiters: HashMap::new(),
+            returning: VecDeque::new(),
             counted: 0,
-            short_of_room: false,
+            first: None,
             closed: false,
             next: 0,
         }
@@ -106,7 +125,11 @@ impl<T: Handle, W> Book<T, W> {
 
     /// Memory promised, sandboxes that exist, waiters.
     pub(super) fn usage(&self) -> (u64, u32, usize) {
-        (self.memory, self.sandboxes, self.queue.len())
+        (self.memory, self.sandboxes(), self.waiters.len())
+    }
+
+    fn sandboxes(&self) -> u32 {
+        u32::try_from(self.rooms.len()).unwrap_or(u32::MAX)
     }
 
     /// Sandboxes that wait for their next execution.
@@ -114,104 +137,163 @@ impl<T: Handle, W> Book<T, W> {
         self.lot.idle().0
     }
 
-    /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes to the head of the queue.
-    pub(super) fn arrive(&mut self, want: Want, has_turn: bool, counted: bool, answer: W) -> (Arrival<T>, Vec<T>) {
+    /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes before all others.
+    pub(super) fn arrive(
+        &mut self,
+        want: Want,
+        has_turn: bool,
+        counted: bool,
+        answer: W,
+    ) -> (Arrival<T>, Effects<T, W>) {
+        let mut effects = Effects::none();
         if self.closed {
-            return (Arrival::Closed, Vec::new());
+            return (Arrival::Closed, effects);
         }
-        let waits_for_room = has_turn || self.has_free_turn(&want);
-        if waits_for_room && let Some(place) = self.place(&want, self.short_of_room && !has_turn) {
-            if !has_turn {
-                self.take_turn(&want);
+        if has_turn || self.running(&want) < want.most() {
+            let place = match self.reuse(&want) {
+                None if !self.is_short() => self.take_room(&want),
+                place => place,
+            };
+            if let Some(place) = place {
+                if !has_turn {
+                    self.take_turn(&want);
+                }
+                return (Arrival::Start(place), effects);
             }
-            return (Arrival::Start(place), Vec::new());
         }
         if counted && self.counted >= self.bounds.waiting {
-            return (Arrival::Full, Vec::new());
+            let Some(ticket) = self.lines.pushed_out(&want.namespace, &want.who()) else {
+                return (Arrival::Full, effects);
+            };
+            effects.refuse.extend(self.remove_waiter(ticket).map(|waiter| waiter.answer));
         }
-        let evict =
-            if waits_for_room && (has_turn || !self.short_of_room) { self.make_room(want.memory) } else { Vec::new() };
-        self.short_of_room |= waits_for_room;
         self.next += 1;
-        let ticket = self.next;
+        let (ticket, came) = (self.next, (self.clock)());
         self.counted += u32::from(counted);
-        if let (Some(key), false) = (want.key(), has_turn) {
-            self.loads.entry(key.clone()).or_default().waiting += 1;
-        }
-        let waiter = Waiter { ticket, want, has_turn, counted, answer };
+        let order = order(came, want.priority, ticket);
+        let waiter = Waiter { want, has_turn, counted, order, answer };
         if has_turn {
-            self.queue.push_front(waiter)
+            self.returning.push_back(ticket);
         } else {
-            self.queue.push_back(waiter)
+            self.lines.push(&waiter);
         }
-        (Arrival::Wait(ticket), evict)
+        self.waiters.insert(ticket, waiter);
+        self.pump(None, &mut effects);
+        (Arrival::Wait(ticket), effects)
     }
 
     /// A waiter gives up; `false` if it waits no more.
     pub(super) fn leave(&mut self, ticket: u64) -> (bool, Effects<T, W>) {
-        let Some(at) = self.queue.iter().position(|waiter| waiter.ticket == ticket) else {
-            return (false, Effects { start: Vec::new(), evict: Vec::new() });
-        };
-        self.remove_waiter(at);
-        (true, self.pump())
+        let mut effects = Effects::none();
+        let found = self.remove_waiter(ticket).is_some();
+        if found {
+            self.pump(None, &mut effects);
+        }
+        (found, effects)
     }
 
     /// Whether a waiter waits for its turn (else for room); `None` if it waits no more.
     pub(super) fn waits_for_turn(&self, ticket: u64) -> Option<bool> {
-        let waiter = self.queue.iter().find(|waiter| waiter.ticket == ticket)?;
-        Some(!waiter.has_turn && !self.has_free_turn(&waiter.want))
+        let waiter = self.waiters.get(&ticket)?;
+        Some(!waiter.has_turn && self.running(&waiter.want) >= waiter.want.most())
     }
 
     /// An execution of the function has ended.
     pub(super) fn end_turn(&mut self, key: &FunctionKey) -> Effects<T, W> {
-        if let Some(load) = self.loads.get_mut(key) {
-            load.running = load.running.saturating_sub(1);
+        let mut effects = Effects::none();
+        let who = Some(key.1.clone());
+        self.lines.end(&key.0, &who);
+        if !self.waiters.is_empty() {
+            self.settle(&key.0, &who, &mut effects);
+            self.pump(None, &mut effects);
         }
-        self.forget_load(key);
-        self.pump()
+        effects
     }
 
     /// A sandbox is gone.
-    pub(super) fn end_room(&mut self, room: u64, memory: u64) -> Effects<T, W> {
-        self.leaving.remove(&room);
+    pub(super) fn end_room(&mut self, room: u64) -> Effects<T, W> {
+        let mut effects = Effects::none();
+        self.leaving_memory -= self.leaving.remove(&room).unwrap_or(0);
         let shared = self.lot.remove(room);
-        self.memory = self.memory.saturating_sub(memory);
-        self.sandboxes = self.sandboxes.saturating_sub(1);
-        let mut effects = self.pump();
+        self.memory -= self.rooms.remove(&room).map_or(0, |taker| taker.memory);
+        self.pump(None, &mut effects);
         effects.evict.extend(shared.map(|parked| parked.handle));
         effects
     }
 
-    /// A sandbox wants to have another size; `false` if there is no room for that.
-    pub(super) fn resize_room(&mut self, old: u64, new: u64) -> (bool, Effects<T, W>) {
-        let memory = self.memory.saturating_sub(old).saturating_add(new);
-        if new > old && (memory > self.bounds.memory || self.short_of_room) {
-            return (false, Effects { start: Vec::new(), evict: Vec::new() });
+    /// Sandboxes are to have another size, all or none. `Err`: so many bytes are missing; idle sandboxes were told to leave.
+    pub(super) fn resize(&mut self, rooms: &[u64], memory: u64) -> (Result<(), u64>, Effects<T, W>) {
+        let mut effects = Effects::none();
+        let old: u64 = rooms.iter().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum();
+        let count = rooms.iter().filter(|room| self.rooms.contains_key(room)).count() as u64;
+        let new = memory.saturating_mul(count);
+        let wanted = self.memory.saturating_sub(old).saturating_add(new);
+        if new > old && wanted > self.bounds.memory {
+            self.evict_for_resize(rooms, wanted, &mut effects);
+            return (Err(wanted - self.bounds.memory), effects);
         }
-        self.memory = memory;
-        (true, self.pump())
+        for room in rooms {
+            if let Some(taker) = self.rooms.get_mut(room) {
+                taker.memory = memory;
+            }
+            if let Some(leaving) = self.leaving.get_mut(room) {
+                self.leaving_memory = self.leaving_memory - *leaving + memory;
+                *leaving = memory;
+            }
+            self.lot.resize(*room, memory);
+        }
+        self.memory = wanted;
+        self.pump(None, &mut effects);
+        (Ok(()), effects)
+    }
+
+    fn evict_for_resize(&mut self, rooms: &[u64], wanted: u64, effects: &mut Effects<T, W>) {
+        while wanted.saturating_sub(self.leaving_memory) > self.bounds.memory {
+            let Some(room) = self.lot.longest_idle().map(|parked| parked.room).find(|room| !rooms.contains(room))
+            else {
+                break;
+            };
+            effects.evict.extend(self.send_away(room));
+        }
     }
 
     /// A sandbox is free for the next execution of its revision.
     pub(super) fn park(
         &mut self,
-        (room, memory): (u64, u64),
+        room: u64,
         function: FunctionKey,
-        key: SandboxKey,
+        revision: (Namespace, RevisionDigest),
         handle: T,
     ) -> Effects<T, W> {
+        let mut effects = Effects::none();
+        let memory = self.rooms.get(&room).map_or(0, |taker| taker.memory);
         if self.closed {
             self.leaving.insert(room, memory);
-            return Effects { start: Vec::new(), evict: vec![handle] };
+            self.leaving_memory += memory;
+            effects.evict.push(handle);
+            return effects;
         }
-        self.lot.put(Parked { room, memory, function, key, handle, slots: 1, free: 1 });
-        self.pump()
+        let contended = !self.waiters.is_empty();
+        let line = contended.then(|| (function.0.clone(), Some(function.1.clone())));
+        self.lot.put(Parked { room, memory, function, key: revision, handle, slots: 1, free: 1 });
+        if let Some((namespace, who)) = line {
+            self.settle(&namespace, &who, &mut effects);
+            self.pump(None, &mut effects);
+        }
+        effects
     }
 
     /// A call has left the sandbox that it shared.
     pub(super) fn end_slot(&mut self, room: u64) -> Effects<T, W> {
+        let mut effects = Effects::none();
         self.lot.give_back(room);
-        self.pump()
+        if !self.waiters.is_empty() {
+            if let Some((namespace, name)) = self.lot.function(room).cloned() {
+                self.settle(&namespace, &Some(name), &mut effects);
+            }
+            self.pump(Some(room), &mut effects);
+        }
+        effects
     }
 
     /// A parked sandbox ends by itself; `false` if it is parked no more: somebody has taken it, or told it to leave. One
@@ -226,7 +308,7 @@ impl<T: Handle, W> Book<T, W> {
 
     /// Takes out what is parked for the function and is not of revision `keep`.
     pub(super) fn retire(&mut self, function: &FunctionKey, keep: &RevisionDigest) -> Vec<T> {
-        let retired = self.lot.remove_where(|parked| parked.function == *function && parked.key.1 != *keep);
+        let retired = self.lot.remove_others(function, keep);
         retired.into_iter().map(|parked| self.leave_lot(parked)).collect()
     }
 
@@ -238,143 +320,256 @@ impl<T: Handle, W> Book<T, W> {
 
     /// A sandbox that nobody finds any more: if nobody is in it, its room will come free soon.
     fn leave_lot(&mut self, parked: Parked<T>) -> T {
-        if parked.is_idle() {
-            self.leaving.insert(parked.room, parked.memory);
+        if parked.is_idle() && self.leaving.insert(parked.room, parked.memory).is_none() {
+            self.leaving_memory += parked.memory;
         }
         parked.handle
+    }
+
+    /// A sandbox has to leave, once those are done who are in it.
+    fn send_away(&mut self, room: u64) -> Option<T> {
+        let parked = self.lot.remove(room)?;
+        if self.leaving.insert(room, parked.memory).is_none() {
+            self.leaving_memory += parked.memory;
+        }
+        Some(parked.handle)
     }
 
     /// From now on nobody starts. Takes out everything that is parked, and all waiters.
     pub(super) fn close(&mut self) -> (Vec<T>, Vec<W>) {
         self.closed = true;
-        let mut answers = Vec::new();
-        while !self.queue.is_empty() {
-            answers.push(self.remove_waiter(0).answer);
-        }
-        self.short_of_room = false;
-        let parked = self.lot.remove_where(|_| true);
+        let mut tickets: Vec<u64> = self.waiters.keys().copied().collect();
+        tickets.sort_unstable();
+        let answers =
+            tickets.into_iter().filter_map(|ticket| self.remove_waiter(ticket)).map(|waiter| waiter.answer).collect();
+        let parked = self.lot.remove_all();
         (parked.into_iter().map(|parked| self.leave_lot(parked)).collect(), answers)
     }
 
     /// How many sandboxes could start now, and the memory for them, bytes. None while somebody waits for room.
     pub(super) fn spare(&self) -> (u32, u64) {
-        if self.short_of_room || self.closed {
+        if self.is_short() || self.closed {
             return (0, 0);
         }
         let (parked, memory) = self.lot.idle();
         (
-            self.bounds.sandboxes.saturating_sub(self.sandboxes).saturating_add(parked),
+            self.bounds.sandboxes.saturating_sub(self.sandboxes()).saturating_add(parked),
             self.bounds.memory.saturating_sub(self.memory) + memory,
         )
     }
 
-    /// The turns that are taken or waited for, of each function that has such.
-    pub(super) fn used(&self) -> Vec<(FunctionKey, u32)> {
-        self.loads.iter().map(|(key, load)| (key.clone(), load.running + load.waiting)).collect()
+    /// The lines, for who deals out work from elsewhere.
+    pub(super) const fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// Executions of the function that run.
-    pub(super) fn running(&self, key: &FunctionKey) -> u32 {
-        self.loads.get(key).map_or(0, |load| load.running)
+    pub(super) fn running_of(&self, key: &FunctionKey) -> u32 {
+        self.lines.running(&key.0, &Some(key.1.clone()))
     }
 
-    fn has_free_turn(&self, want: &Want) -> bool {
-        want.function.as_ref().is_none_or(|(key, max)| self.running(key) < *max)
+    fn running(&self, want: &Want) -> u32 {
+        self.lines.running(&want.namespace, &want.who())
+    }
+
+    /// Whether somebody waits for room.
+    fn is_short(&self) -> bool {
+        !self.returning.is_empty() || self.lines.has_heads()
     }
 
     fn take_turn(&mut self, want: &Want) {
-        if let Some(key) = want.key() {
-            self.loads.entry(key.clone()).or_default().running += 1;
+        self.lines.begin(&want.namespace, &want.who());
+    }
+
+    /// A sandbox that is there already: the one that was parked last.
+    fn reuse(&mut self, want: &Want) -> Option<Place<T>> {
+        let (function, revision) = want.parked()?;
+        if !self.lot.has(function, revision) || !self.may_reuse(want) {
+            return None;
+        }
+        match self.lot.take(function, revision)? {
+            Taken::Whole(handle) => Some(Place::Parked(handle)),
+            Taken::Slot(handle, room) => Some(Place::Shared(handle, room)),
         }
     }
 
-    fn forget_load(&mut self, key: &FunctionKey) {
-        if self.loads.get(key).is_some_and(|load| load.running == 0 && load.waiting == 0) {
-            self.loads.remove(key);
-        }
+    /// Whether a sandbox may be used again, though somebody else may wait for the room it takes.
+    fn may_reuse(&self, want: &Want) -> bool {
+        let Some(first) = self.candidate().and_then(|ticket| self.waiters.get(&ticket)) else { return true };
+        let is_own = first.want.namespace == want.namespace && first.want.who() == want.who();
+        is_own || self.will_fit(first.want.memory) || !self.is_overdue()
     }
 
-    /// A place for it: the sandbox that was parked last, or, unless it `may_not_take_room`, room.
-    fn place(&mut self, want: &Want, may_not_take_room: bool) -> Option<Place<T>> {
-        match want.reuse.as_ref().and_then(|key| self.lot.take(key)) {
-            Some(Taken::Whole(handle)) => return Some(Place::Parked(handle)),
-            Some(Taken::Slot(handle, room)) => return Some(Place::Shared(handle, room)),
-            None => {}
-        }
-        let fits =
-            self.memory.saturating_add(want.memory) <= self.bounds.memory && self.sandboxes < self.bounds.sandboxes;
-        if may_not_take_room || !fits {
+    /// Whether the first has waited for room for longer than others may keep theirs.
+    fn is_overdue(&self) -> bool {
+        self.first.as_ref().is_some_and(|(_, since)| (self.clock)().saturating_sub(*since) >= self.bounds.grace)
+    }
+
+    fn fits(&self, memory: u64) -> bool {
+        self.memory.saturating_add(memory) <= self.bounds.memory && self.sandboxes() < self.bounds.sandboxes
+    }
+
+    /// Whether it fits once those have left that are leaving.
+    fn will_fit(&self, memory: u64) -> bool {
+        let leavers = u32::try_from(self.leaving.len()).unwrap_or(u32::MAX);
+        self.memory.saturating_sub(self.leaving_memory).saturating_add(memory) <= self.bounds.memory
+            && self.sandboxes().saturating_sub(leavers) < self.bounds.sandboxes
+    }
+
+    /// Room for a new sandbox.
+    fn take_room(&mut self, want: &Want) -> Option<Place<T>> {
+        if !self.fits(want.memory) {
             return None;
         }
         self.memory += want.memory;
-        self.sandboxes += 1;
         self.next += 1;
         let room = self.next;
+        self.rooms.insert(room, Taker { memory: want.memory, namespace: want.namespace.clone(), who: want.who() });
         // One that is shared can be found from now on: who comes next waits for it rather than for another.
         if let (Some(key), Some(function), 2..) = (&want.reuse, want.key(), want.slots) {
             let (handle, rest) = T::open();
             let mine = handle.share();
             let (function, key, slots) = (function.clone(), key.clone(), want.slots);
             self.lot.put(Parked { room, memory: want.memory, function, key, handle, slots, free: slots - 1 });
-            return Some(Place::Opening(room, want.memory, mine, rest));
+            return Some(Place::Opening(room, mine, rest));
         }
-        Some(Place::New(room, want.memory))
+        Some(Place::New(room))
     }
 
-    /// Tells parked sandboxes to leave until, once they have left, there is room for `memory` bytes.
-    fn make_room(&mut self, memory: u64) -> Vec<T> {
-        let mut evict = Vec::new();
-        loop {
-            let leaving: u64 = self.leaving.values().sum();
-            let leavers = u32::try_from(self.leaving.len()).unwrap_or(u32::MAX);
-            let fits = self.memory.saturating_sub(leaving).saturating_add(memory) <= self.bounds.memory;
-            if fits && self.sandboxes.saturating_sub(leavers) < self.bounds.sandboxes {
-                break;
-            }
-            let Some(parked) = self.lot.remove_longest_idle() else { break };
-            evict.push(self.leave_lot(parked));
-        }
-        evict
-    }
-
-    fn remove_waiter(&mut self, at: usize) -> Waiter<W> {
-        let waiter = self.queue.remove(at).expect("the caller has found it there");
+    fn remove_waiter(&mut self, ticket: u64) -> Option<Waiter<W>> {
+        let waiter = self.waiters.remove(&ticket)?;
         self.counted -= u32::from(waiter.counted);
-        if let (Some(key), false) = (waiter.want.key(), waiter.has_turn) {
-            if let Some(load) = self.loads.get_mut(key) {
-                load.waiting = load.waiting.saturating_sub(1);
-            }
-            self.forget_load(key);
+        if waiter.has_turn {
+            self.returning.retain(|other| *other != ticket);
+        } else {
+            self.lines.remove(&waiter);
         }
-        waiter
+        Some(waiter)
     }
 
-    /// Starts every waiter that can, in order.
-    fn pump(&mut self) -> Effects<T, W> {
-        let mut effects = Effects { start: Vec::new(), evict: Vec::new() };
-        self.short_of_room = false;
-        let mut at = 0;
-        while let Some(waiter) = self.queue.get(at) {
-            if !waiter.has_turn && !self.has_free_turn(&waiter.want) {
-                at += 1;
-                continue;
-            }
-            let want = waiter.want.clone();
-            if let Some(place) = self.place(&want, self.short_of_room) {
-                let waiter = self.remove_waiter(at);
-                if !waiter.has_turn {
-                    self.take_turn(&want);
-                }
-                let turn = want.key().filter(|_| !waiter.has_turn).cloned();
-                effects.start.push((waiter.answer, place, turn));
-                continue;
-            }
-            if !self.short_of_room {
-                effects.evict.extend(self.make_room(want.memory));
-                self.short_of_room = true;
-            }
-            at += 1;
+    /// Who is first for room.
+    pub(super) fn candidate(&self) -> Option<u64> {
+        if let Some(ticket) = self.returning.front() {
+            return Some(*ticket);
         }
-        effects
+        let (namespace, who) = self.lines.first()?;
+        self.lines.line(namespace, who)?.heads().first().copied()
+    }
+
+    fn start(&mut self, ticket: u64, place: Place<T>, effects: &mut Effects<T, W>) {
+        let Some(waiter) = self.remove_waiter(ticket) else { return };
+        if !waiter.has_turn {
+            self.take_turn(&waiter.want);
+        }
+        let turn = waiter.want.key().filter(|_| !waiter.has_turn).cloned();
+        let opens = matches!(place, Place::Opening(..));
+        effects.start.push((waiter.answer, place, turn));
+        if opens {
+            self.settle(&waiter.want.namespace, &waiter.want.who(), effects);
+        }
+    }
+
+    /// Starts those of a line for whom there is a sandbox already.
+    fn settle(&mut self, namespace: &Namespace, who: &Who, effects: &mut Effects<T, W>) {
+        loop {
+            let has = |ticket: &u64| {
+                let parked = self.waiters.get(ticket).and_then(|waiter| waiter.want.parked());
+                parked.is_some_and(|(function, revision)| self.lot.has(function, revision))
+            };
+            let own = |ticket: &&u64| self.waiters.get(ticket).is_some_and(|waiter| waiter.want.who() == *who);
+            let returning = self.returning.iter().filter(own).copied().find(has);
+            let heads = || self.lines.line(namespace, who).map_or_else(Vec::new, super::line::Line::heads);
+            let Some(ticket) = returning.or_else(|| heads().into_iter().find(has)) else { return };
+            let Some(want) = self.waiters.get(&ticket).map(|waiter| waiter.want.clone()) else { return };
+            let Some(place) = self.reuse(&want) else { return };
+            self.start(ticket, place, effects);
+        }
+    }
+
+    /// Gives room to those who are first for it, and sees to it that there will be some for who is first then.
+    /// `used`: a shared sandbox that somebody has just left.
+    fn pump(&mut self, used: Option<u64>, effects: &mut Effects<T, W>) {
+        while let Some(ticket) = self.candidate() {
+            let Some(want) = self.waiters.get(&ticket).map(|waiter| waiter.want.clone()) else { return };
+            let place = match self.reuse(&want) {
+                None => self.take_room(&want),
+                place => place,
+            };
+            let Some(place) = place else {
+                self.make_room(ticket, &want, used, effects);
+                return;
+            };
+            self.first = None;
+            self.start(ticket, place, effects);
+        }
+        self.first = None;
+    }
+
+    /// Tells sandboxes to leave until, once they have left, there is room for the first.
+    fn make_room(&mut self, ticket: u64, want: &Want, used: Option<u64>, effects: &mut Effects<T, W>) {
+        let line = self.returning.front().is_none_or(|front| *front != ticket);
+        let line = line.then(|| (want.namespace.clone(), want.who()));
+        if self.first.as_ref().is_none_or(|(first, _)| *first != line) {
+            self.first = Some((line, (self.clock)()));
+        }
+        let overdue = self.is_overdue();
+        while !self.will_fit(want.memory) {
+            let idle = self.lot.longest_idle().find(|parked| overdue || !self.is_wanted(parked));
+            let Some(room) = idle.map(|parked| parked.room) else { break };
+            effects.evict.extend(self.send_away(room));
+        }
+        // One that is never idle leaves when those are done who are in it.
+        if let Some(room) = used.filter(|_| overdue && !self.will_fit(want.memory))
+            && self.lot.function(room).is_some_and(|function| Some(function) != want.key())
+        {
+            effects.evict.extend(self.send_away(room));
+        }
+    }
+
+    /// Whether somebody waits for this very sandbox.
+    fn is_wanted(&self, parked: &Parked<T>) -> bool {
+        let (namespace, name) = &parked.function;
+        self.lines.line(namespace, &Some(name.clone())).is_some_and(|line| line.wants(&parked.key.1))
+    }
+
+    /// How the one stands who waits for this invocation; `None` if none does.
+    pub(super) fn standing(&self, invocation: InvocationId) -> Option<Standing> {
+        let (ticket, waiter) = self.waiters.iter().find(|(_, waiter)| waiter.want.invocation == Some(invocation))?;
+        let line = self.lines.line(&waiter.want.namespace, &waiter.want.who());
+        let for_turn = self.waits_for_turn(*ticket) == Some(true);
+        Some(Standing {
+            ahead: line.map_or(0, |line| line.before(waiter.order)),
+            waiting: self.waiters.len(),
+            binding: if for_turn { Binding::Turns(line.map_or(0, |line| line.running)) } else { self.short_of(waiter) },
+            memory: waiter.want.memory,
+        })
+    }
+
+    fn short_of(&self, waiter: &Waiter<W>) -> Binding {
+        if self.memory.saturating_add(waiter.want.memory) > self.bounds.memory {
+            return Binding::Memory;
+        }
+        if self.sandboxes() >= self.bounds.sandboxes { Binding::Sandboxes } else { Binding::Share }
+    }
+
+    /// Who takes the memory: function, bytes and sandboxes, most first.
+    pub(super) fn takers(&self, most: usize) -> Vec<(Namespace, Who, u64, u32)> {
+        let mut sums: HashMap<(&Namespace, &Who), (u64, u32)> = HashMap::new();
+        for taker in self.rooms.values() {
+            let sum = sums.entry((&taker.namespace, &taker.who)).or_default();
+            *sum = (sum.0 + taker.memory, sum.1 + 1);
+        }
+        let mut sums: Vec<_> = sums.into_iter().map(|((namespace, who), sum)| (sum, namespace, who)).collect();
+        sums.sort_unstable_by(|one, other| other.cmp(one));
+        sums.truncate(most);
+        sums.into_iter()
+            .map(|((memory, count), namespace, who)| (namespace.clone(), who.clone(), memory, count))
+            .collect()
+    }
+
+    /// The rooms that a function takes.
+    pub(super) fn rooms_of(&self, key: &FunctionKey) -> Vec<u64> {
+        let own = |(_, taker): &(&u64, &Taker)| taker.namespace == key.0 && taker.who.as_ref() == Some(&key.1);
+        self.rooms.iter().filter(own).map(|(room, _)| *room).collect()
     }
 }

@@ -8,6 +8,7 @@ use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use tokio::time::Instant;
 
 use super::state::{Arrival, Book, Effects, Place};
+use super::want::Weights;
 use super::{Admission, Bounds, FunctionKey, Handle, Refused, SandboxKey, Seat, Want};
 
 const MEMORY: u64 = 8;
@@ -15,17 +16,33 @@ const SANDBOXES: u32 = 4;
 pub(super) const WAITING: u32 = 6;
 const FUNCTIONS: usize = 3;
 
+/// Functions 0 and 2 are of one namespace, 1 of another.
+pub(super) fn namespace(n: usize) -> Namespace {
+    Namespace::new(format!("n{}", n % 2)).unwrap()
+}
+
 pub(super) fn function(n: usize) -> FunctionKey {
-    (Namespace::default_namespace(), FunctionName::new(format!("f{n}")).unwrap())
+    (namespace(n), FunctionName::new(format!("f{n}")).unwrap())
 }
 
 pub(super) fn sandbox(n: usize) -> SandboxKey {
-    (Namespace::default_namespace(), RevisionDigest::from_sha256(&[u8::try_from(n).unwrap(); 32]))
+    (namespace(n), RevisionDigest::from_sha256(&[u8::try_from(n).unwrap(); 32]))
+}
+
+pub(super) fn bounds(memory: u64, sandboxes: u32, waiting: u32) -> Bounds {
+    Bounds { memory, sandboxes, waiting, grace: 0 }
+}
+
+fn book<W>(bounds: Bounds) -> Book<u64, W> {
+    Book::new(bounds, Weights::default(), || 0)
 }
 
 /// Function `n` may run `n + 1` times, and a sandbox of it needs `2 n + 1`; the last one is always fresh.
 pub(super) fn want(n: usize) -> Want {
     Want {
+        namespace: namespace(n),
+        priority: 0,
+        invocation: None,
         function: Some((function(n), u32::try_from(n).unwrap() + 1)),
         reuse: (n + 1 < FUNCTIONS).then(|| sandbox(n)),
         slots: 1,
@@ -92,6 +109,8 @@ struct Model {
     /// The function whose execution has given its sandbox back and still has its turn.
     ending: Option<usize>,
     started: Vec<usize>,
+    /// For each line that waits with a free turn: how many rooms each other one has got since.
+    passed: HashMap<usize, HashMap<usize, u32>>,
 }
 
 fn memory(function: usize) -> u64 {
@@ -100,7 +119,7 @@ fn memory(function: usize) -> u64 {
 
 impl Model {
     fn new() -> Self {
-        let book = Book::new(Bounds { memory: MEMORY, sandboxes: SANDBOXES, waiting: WAITING });
+        let book = book(bounds(MEMORY, SANDBOXES, WAITING));
         Self {
             book,
             functions: Vec::new(),
@@ -110,15 +129,15 @@ impl Model {
             leaving: Vec::new(),
             ending: None,
             started: Vec::new(),
+            passed: HashMap::new(),
         }
     }
 
     fn start(&mut self, who: usize, place: &Place<u64>) {
         let function = self.functions[who];
         let room = match *place {
-            Place::New(room, size) => {
-                assert_eq!(size, memory(function));
-                self.check_room_is_given_in_order(who);
+            Place::New(room) => {
+                self.check_room_is_given_fairly(function);
                 room
             }
             Place::Parked(room) => {
@@ -142,6 +161,10 @@ impl Model {
 
     fn effects(&mut self, effects: Effects<u64, usize>) {
         self.evict(effects.evict);
+        for who in effects.refuse {
+            let at = self.waiting.iter().position(|(waiter, _, counted)| *waiter == who && *counted);
+            self.waiting.remove(at.expect("only those are pushed out who wait and count"));
+        }
         for (who, place, turn) in effects.start {
             assert_eq!(turn, Some(function(self.functions[who])));
             let at = self.waiting.iter().position(|(waiter, ..)| *waiter == who).expect("it waits");
@@ -153,18 +176,20 @@ impl Model {
     fn arrive(&mut self, function: usize, counted: bool) {
         let who = self.functions.len();
         self.functions.push(function);
-        let full = self.waiting.iter().filter(|(.., counted)| *counted).count() >= WAITING as usize;
-        let (arrival, evict) = self.book.arrive(want(function), false, counted, who);
-        self.evict(evict);
+        let bounded = |model: &Self| model.waiting.iter().filter(|(.., counted)| *counted).count();
+        let full = bounded(self) >= WAITING as usize;
+        let (arrival, effects) = self.book.arrive(want(function), false, counted, who);
         match arrival {
             Arrival::Start(place) => self.start(who, &place),
             Arrival::Wait(ticket) => {
-                assert!(!(full && counted), "more wait than may");
+                assert!(!(full && counted) || effects.refuse.len() == 1, "more wait than may");
                 self.waiting.push((who, ticket, counted));
             }
             Arrival::Full => assert!(full && counted),
             Arrival::Closed => panic!("it is open"),
         }
+        self.effects(effects);
+        assert!(bounded(self) <= WAITING as usize);
     }
 
     fn step(&mut self, op: Op) {
@@ -175,8 +200,8 @@ impl Model {
                 self.ending = Some(ended.function);
                 if park && want(ended.function).reuse.is_some() {
                     self.parked.push(ended);
-                    let room = (ended.room, memory(ended.function));
-                    let effects = self.book.park(room, function(ended.function), sandbox(ended.function), ended.room);
+                    let effects =
+                        self.book.park(ended.room, function(ended.function), sandbox(ended.function), ended.room);
                     self.effects(effects);
                 } else {
                     self.leaving.push(ended);
@@ -187,7 +212,7 @@ impl Model {
             }
             Op::Gone(nth) if !self.leaving.is_empty() => {
                 let gone = self.leaving.remove(nth % self.leaving.len());
-                let effects = self.book.end_room(gone.room, memory(gone.function));
+                let effects = self.book.end_room(gone.room);
                 self.effects(effects);
             }
             Op::Leave(nth) if !self.waiting.is_empty() => {
@@ -205,7 +230,7 @@ impl Model {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         let existing: Vec<Known> =
             [&self.running, &self.parked, &self.leaving].into_iter().flatten().copied().collect();
         let used: u64 = existing.iter().map(|one| memory(one.function)).sum();
@@ -220,38 +245,55 @@ impl Model {
         assert!(running.iter().all(|(function, n)| *n <= function + 1), "a function runs more than it may");
         self.check_nobody_waits_in_vain(&running, used, existing.len());
         self.check_order();
+        let eligible = self.eligible(&running);
+        self.passed.retain(|function, _| eligible.contains(function));
+        for function in eligible {
+            self.passed.entry(function).or_default();
+        }
     }
 
-    /// Whoever waits could not start: its function is full, or there is no parked sandbox for it and either no room or
-    /// somebody before it who waits for room; and then nothing is parked that could make that room at once.
+    /// The functions that have a free turn and somebody who waits.
+    fn eligible(&self, running: &HashMap<usize, usize>) -> HashSet<usize> {
+        let free = |function: &usize| running.get(function).is_none_or(|n| n <= function);
+        self.waiting.iter().map(|(who, ..)| self.functions[*who]).filter(free).collect()
+    }
+
+    /// Whoever waits could not start: its function is full, or there is no parked sandbox for it and no room for the first; and
+    /// then nothing is parked that could make that room at once.
     fn check_nobody_waits_in_vain(&self, running: &HashMap<usize, usize>, used: u64, existing: usize) {
-        let mut short = false;
-        for (who, ..) in &self.waiting {
-            let function = self.functions[*who];
-            if running.get(&function).is_some_and(|n| *n > function) {
+        let eligible = self.eligible(running);
+        for function in &eligible {
+            assert!(!self.parked.iter().any(|parked| parked.function == *function), "a parked sandbox was overlooked");
+        }
+        let Some(ticket) = self.book.candidate() else {
+            assert!(eligible.is_empty(), "nobody is first, and some wait for room");
+            return;
+        };
+        let first = self.waiting.iter().find(|(_, other, _)| *other == ticket).expect("the first waits");
+        let first = self.functions[first.0];
+        assert!(eligible.contains(&first));
+        let fits = used + memory(first) <= MEMORY && existing < SANDBOXES as usize;
+        assert!(!fits, "room was overlooked");
+        let leaving: u64 = self.leaving.iter().map(|one| memory(one.function)).sum();
+        let will_fit = used - leaving + memory(first) <= MEMORY && existing - self.leaving.len() < SANDBOXES as usize;
+        assert!(will_fit || self.parked.is_empty(), "parked sandboxes stand in the way");
+    }
+
+    /// While one waits for room, no other of its namespace gets it more than twice, nor any other namespace.
+    fn check_room_is_given_fairly(&mut self, to: usize) {
+        for (function, passed) in &mut self.passed {
+            if *function == to {
                 continue;
             }
-            assert!(!self.parked.iter().any(|parked| parked.function == function), "a parked sandbox was overlooked");
-            if !short {
-                let fits = used + memory(function) <= MEMORY && existing < SANDBOXES as usize;
-                assert!(!fits, "room was overlooked");
-                let leaving: u64 = self.leaving.iter().map(|one| memory(one.function)).sum();
-                let will_fit =
-                    used - leaving + memory(function) <= MEMORY && existing - self.leaving.len() < SANDBOXES as usize;
-                assert!(will_fit || self.parked.is_empty(), "parked sandboxes stand in the way");
-            }
-            short = true;
+            *passed.entry(to).or_default() += 1;
+            let other: u32 =
+                passed.iter().filter(|(one, _)| namespace(**one) != namespace(*function)).map(|(_, n)| n).sum();
+            let own: u32 =
+                passed.iter().filter(|(one, _)| namespace(**one) == namespace(*function)).map(|(_, n)| n).sum();
+            assert!(own <= 2, "{function} waits, and another of its namespace got room {own} times");
+            assert!(other <= 2 + own * 2, "{function} waits, and the other namespace got room {other} times");
         }
-    }
-
-    /// Nobody gets room while one who came before has a turn and lacks only room.
-    fn check_room_is_given_in_order(&self, who: usize) {
-        for (other, ..) in self.waiting.iter().filter(|(other, ..)| *other < who) {
-            let function = self.functions[*other];
-            let running = self.running.iter().map(|one| one.function).chain(self.ending);
-            let running = running.filter(|one| *one == function).count();
-            assert!(running > function, "room was given past one who waits for room");
-        }
+        self.passed.remove(&to);
     }
 
     /// Among equals, who came first starts first.
@@ -284,7 +326,7 @@ proptest! {
 }
 
 pub(super) fn gate(memory: u64, waiting: u32) -> Admission<u64> {
-    Admission::new(Bounds { memory, sandboxes: 8, waiting })
+    Admission::new(bounds(memory, 8, waiting), Weights::default())
 }
 
 pub(super) fn soon() -> Option<Instant> {
@@ -319,7 +361,7 @@ async fn a_waiter_that_goes_away_leaves_nothing_behind() {
     assert_eq!(gate.usage(), (1, 1, 0));
     drop(held);
     assert_eq!(gate.usage(), (0, 0, 0));
-    assert!(gate.used().is_empty());
+    assert!(gate.shares().functions.values().all(|(used, _)| *used == 0));
 }
 
 #[tokio::test]
@@ -327,7 +369,7 @@ async fn who_comes_back_for_another_place_keeps_its_turn_and_goes_first() {
     let gate = gate(1, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    let other = Want { function: Some((function(1), 9)), reuse: None, slots: 1, memory: 1 };
+    let other = Want { function: Some((function(1), 9)), reuse: None, memory: 1, ..want(1) };
     let waits = gate.acquire(other, None, true);
     let again = gate.again(want(0), None);
     tokio::pin!(waits, again);
@@ -352,11 +394,152 @@ async fn closing_sends_everybody_away() {
     let gate = gate(MEMORY, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    gate.park(room.number(), room.memory(), function(0), sandbox(0), room.number());
+    gate.park(room.number(), function(0), sandbox(0), room.number());
     let (waiter, ()) = tokio::join!(gate.acquire(want(0), None, true), async { gate.close() });
     assert_eq!(waiter.unwrap_err(), Refused::Closed);
     assert!(!gate.unpark(room.number(), false));
     assert_eq!(gate.acquire(want(1), None, true).await.unwrap_err(), Refused::Closed);
     drop((turn, room));
     assert_eq!(gate.usage(), (0, 0, 0));
+}
+
+/// One sandbox at a time, and A has 10,000 who wait.
+fn crowded(grace: u64) -> (Book<u64, usize>, u64, std::sync::Arc<std::sync::atomic::AtomicU64>) {
+    let now = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = std::sync::Arc::clone(&now);
+    let bounds = Bounds { grace, ..bounds(1, 1, 1_000_000) };
+    let mut book: Book<u64, usize> =
+        Book::new(bounds, Weights::default(), move || clock.load(std::sync::atomic::Ordering::Relaxed));
+    let (Arrival::Start(Place::New(room)), _) = book.arrive(one(0), false, true, 0) else { panic!("it is empty") };
+    for who in 1..=10_000 {
+        assert!(matches!(book.arrive(one(0), false, true, who), (Arrival::Wait(_), _)));
+    }
+    (book, room, now)
+}
+
+fn one(n: usize) -> Want {
+    Want { function: Some((function(n), 100)), reuse: Some(sandbox(n)), memory: 1, ..want(n) }
+}
+
+#[test]
+fn with_ten_thousand_of_a_waiting_b_starts_within_one_slot_time() {
+    for n in [1, 2] {
+        let (mut book, room, _) = crowded(0);
+        assert!(matches!(book.arrive(one(n), false, true, 77_777), (Arrival::Wait(_), _)));
+        // A's execution ends. Its sandbox, in which the next of A could start, leaves; B has the room.
+        let effects = book.park(room, function(0), sandbox(0), room);
+        assert!(effects.start.is_empty());
+        assert_eq!(effects.evict, [room]);
+        assert!(book.end_turn(&function(0)).start.is_empty());
+        let effects = book.end_room(room);
+        assert_eq!(effects.start.iter().map(|(who, ..)| *who).collect::<Vec<_>>(), [77_777], "function {n}");
+    }
+}
+
+#[test]
+fn for_a_short_while_a_sandbox_stays_with_who_has_more_to_do_for_it() {
+    let (mut book, room, now) = crowded(20);
+    book.arrive(one(1), false, true, 77_777).1.start.is_empty();
+    for expected in 1..5 {
+        assert!(book.park(room, function(0), sandbox(0), room).evict.is_empty());
+        let ended = book.end_turn(&function(0));
+        let started = ended.start.iter().map(|(who, ..)| *who);
+        // It was taken as soon as it was parked: A may run 100 at a time.
+        assert!(started.count() == 0, "{expected}");
+    }
+    now.store(20, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(book.park(room, function(0), sandbox(0), room).evict, [room]);
+    assert!(book.end_turn(&function(0)).start.is_empty());
+    assert_eq!(book.end_room(room).start[0].0, 77_777);
+}
+
+#[test]
+fn whoever_fills_the_queue_makes_place_for_others() {
+    let mut book: Book<u64, usize> = book(bounds(1, 1, 4));
+    assert!(matches!(book.arrive(one(0), false, true, 0).0, Arrival::Start(_)));
+    for who in 1..=4 {
+        assert!(matches!(book.arrive(one(0), false, true, who).0, Arrival::Wait(_)));
+    }
+    assert!(matches!(book.arrive(one(0), false, true, 5).0, Arrival::Full));
+    // Another namespace pushes out the last who came, until both have as many; so does another function.
+    for (n, expected) in [(1, Some(4)), (1, Some(3)), (1, None), (2, Some(2)), (2, None)] {
+        let (arrival, effects) = book.arrive(one(n), false, true, 100 + n);
+        assert_eq!(effects.refuse.first().copied(), expected);
+        assert_eq!(matches!(arrival, Arrival::Full), expected.is_none());
+    }
+    assert_eq!(book.usage().2, 4);
+}
+
+#[test]
+fn priority_goes_first_and_age_catches_up() {
+    let now = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = std::sync::Arc::clone(&now);
+    let mut book: Book<u64, &str> =
+        Book::new(bounds(1, 1, 100), Weights::default(), move || clock.load(std::sync::atomic::Ordering::Relaxed));
+    let mut come = |at: u64, priority: i16, who: &'static str| {
+        now.store(at, std::sync::atomic::Ordering::Relaxed);
+        book.arrive(Want { priority, reuse: None, ..one(0) }, false, true, who).0
+    };
+    let Arrival::Start(Place::New(mut room)) = come(0, 0, "runs") else { panic!("it is empty") };
+    come(0, 0, "old");
+    come(1_000, 0, "newer");
+    come(4_900, 5, "higher");
+    come(5_100, 5, "higher, and too late to be first");
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        book.end_turn(&function(0)).start.clear();
+        let mut effects = book.end_room(room);
+        let (who, place, _) = effects.start.remove(0);
+        let Place::New(next) = place else { panic!("nothing is parked") };
+        (room, order) = (next, [order, vec![who]].concat());
+    }
+    assert_eq!(order, ["higher", "old", "higher, and too late to be first", "newer"]);
+}
+
+#[test]
+fn shares_follow_the_weights() {
+    let weights = Weights::new(HashMap::from([(namespace(1), 3)]));
+    let mut book: Book<u64, usize> = Book::new(bounds(1, 1, 1_000), weights, || 0);
+    let fresh = |n| Want { reuse: None, ..one(n) };
+    let (Arrival::Start(Place::New(mut room)), _) = book.arrive(fresh(0), false, true, 0) else { panic!("empty") };
+    let mut running = 0;
+    for who in 0..400 {
+        assert!(matches!(book.arrive(fresh(who % 2), false, true, who).0, Arrival::Wait(_)));
+    }
+    let mut got = [0, 0];
+    for _ in 0..100 {
+        book.end_turn(&function(running)).start.clear();
+        let mut effects = book.end_room(room);
+        let (who, place, _) = effects.start.remove(0);
+        let Place::New(next) = place else { panic!("nothing is parked") };
+        (room, running) = (next, who % 2);
+        got[running] += 1;
+    }
+    assert!((74..=76).contains(&got[1]), "{got:?}");
+}
+
+#[test]
+fn a_resize_is_for_all_or_none_and_idle_sandboxes_of_others_make_room_for_it() {
+    let mut book: Book<u64, usize> = book(bounds(10, 8, 8));
+    let mut start = |n: usize, memory: u64| {
+        let (Arrival::Start(Place::New(room)), _) = book.arrive(Want { memory, ..one(n) }, false, true, 0) else {
+            panic!("there is room")
+        };
+        room
+    };
+    let (one, two, other) = (start(0, 2), start(0, 2), start(1, 4));
+    assert_eq!(book.resize(&[one, two], 4).0, Err(2));
+    assert_eq!(book.usage().0, 8);
+    assert!(book.park(other, function(1), sandbox(1), other).evict.is_empty());
+    let (result, effects) = book.resize(&[one, two], 4);
+    assert_eq!((result, effects.evict), (Err(2), vec![other]));
+    assert!(book.end_room(other).start.is_empty());
+    assert_eq!(book.resize(&[one, two], 4).0, Ok(()));
+    assert_eq!(book.usage().0, 8);
+    // What it took goes back as it is now.
+    for room in [one, two] {
+        book.end_turn(&function(0)).start.clear();
+        book.end_room(room).start.clear();
+    }
+    assert_eq!(book.usage(), (0, 0, 0));
 }

@@ -1,7 +1,7 @@
 //! Synchronous calls.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,6 +14,7 @@ use runlet_core::manifest::Manifest;
 use runlet_core::metric::{self, Stage};
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::settings::Settings;
 use runlet_core::store::ledger::{CallStart, Finish};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -68,7 +69,7 @@ impl Shared {
         pieces: Option<mpsc::Sender<ResultPiece>>,
     ) -> Result<Reply, EngineError> {
         self.open_for_work().await?;
-        let (revision, manifest) = self.resolve(&new).await?;
+        let (revision, manifest, settings) = self.resolve(&new).await?;
         let job = Job {
             namespace: new.namespace.clone(),
             function: new.function.clone(),
@@ -76,6 +77,11 @@ impl Shared {
             invocation: InvocationId::new(),
             execution: ExecutionId::new(),
             attempt: 1,
+            priority: new.priority,
+            limits: settings.over(manifest.limits, manifest.runtime),
+            edition: settings.edition(),
+            created_at: clock::now(),
+            seated: OnceLock::new(),
             fence: None,
             cause: new.cause.clone(),
             payload: new.payload.clone(),
@@ -83,7 +89,7 @@ impl Shared {
             pieces,
             manifest,
         };
-        let mut patience = job.manifest.limits.timeout.0;
+        let mut patience = job.limits.timeout.0;
         if let Some(deadline) = new.deadline {
             let left = (deadline - clock::now()).to_std().ok().filter(|left| !left.is_zero());
             patience = left.ok_or_else(|| EngineError::Invalid("its deadline has passed".to_owned()))?.min(patience);
@@ -115,8 +121,8 @@ impl Shared {
         }
     }
 
-    /// The revision to run, and what it says.
-    async fn resolve(&self, new: &NewInvocation) -> Result<(RevisionDigest, Arc<Manifest>), EngineError> {
+    /// The revision to run, what it says, and what is set for the function.
+    async fn resolve(&self, new: &NewInvocation) -> Result<(RevisionDigest, Arc<Manifest>, Settings), EngineError> {
         let missing = |what, name: String| EngineError::NotFound { what, name, namespace: new.namespace.clone() };
         let Some(digest) = &new.revision else {
             let current = self.store.current(&new.namespace, &new.function).await?;
@@ -126,11 +132,12 @@ impl Shared {
             if current.aliases.is_empty() {
                 self.gate.retire(&(new.namespace.clone(), new.function.clone()), &function.revision);
             }
-            return Ok((function.revision.clone(), self.manifests.of(function)));
+            return Ok((function.revision.clone(), self.manifests.of(function), function.settings));
         };
         let manifest = self.manifests.get(&new.namespace, digest).await?;
         let manifest = manifest.filter(|manifest| manifest.name == new.function);
-        Ok((digest.clone(), manifest.ok_or_else(|| missing("revision", digest.to_string()))?))
+        let manifest = manifest.ok_or_else(|| missing("revision", digest.to_string()))?;
+        Ok((digest.clone(), manifest, self.settings(&new.namespace, &new.function).await))
     }
 
     async fn run_call(
@@ -147,7 +154,7 @@ impl Shared {
             call: new,
             revision: job.revision.clone(),
             reset: job.manifest.reset,
-            at: clock::now(),
+            at: job.created_at,
         };
         let road = self.road(&job);
         let seated = async {

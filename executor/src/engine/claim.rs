@@ -2,13 +2,15 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use bytes::Bytes;
+use runlet_core::clock;
 use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
@@ -37,6 +39,9 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
             return;
         }
     };
+    let (limits, edition) = shared.limits(&claimed.namespace, &claimed.function, &manifest).await;
+    let until =
+        claimed.deadline.map(|deadline| Instant::now() + (deadline - clock::now()).to_std().unwrap_or_default());
     let (payload, missing) = match claimed.payload {
         Ok(payload) => (payload, None),
         Err(missing) => (Bytes::new(), Some(missing)),
@@ -49,6 +54,11 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         invocation: claimed.invocation,
         execution: claimed.execution,
         attempt: claimed.attempt,
+        priority: claimed.priority,
+        limits,
+        edition,
+        created_at: claimed.due_at,
+        seated: OnceLock::new(),
         fence: Some(claimed.fence),
         cause: claimed.cause,
         payload,
@@ -56,7 +66,7 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         pieces: None,
     };
     let ended = match missing {
-        None => shared.run_job(&job, &live, transit).await,
+        None => shared.run_job(&job, &live, until, transit).await,
         Some(missing) => Ended::before(Outcome::because(OutcomeKind::InitError, format!("the payload: {missing}"))),
     };
     if live.why() == Some(Why::Disowned) {
@@ -74,8 +84,8 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
 }
 
 impl Shared {
-    async fn run_job(&self, job: &Job, live: &Live, transit: TaskTrackerToken) -> Ended {
-        let (turn, seat) = match self.admit(job, live, transit).await {
+    async fn run_job(&self, job: &Job, live: &Live, until: Option<Instant>, transit: TaskTrackerToken) -> Ended {
+        let (turn, seat) = match self.admit(job, live, until, transit).await {
             Ok(granted) => granted,
             Err(outcome) => return Ended::before(outcome),
         };
@@ -85,15 +95,16 @@ impl Shared {
         }
     }
 
-    /// Waits for a turn and a place, for as long as it takes: the work is accepted.
+    /// Waits for a turn and a place, for as long as it takes: the work is accepted. Past its deadline it does not start.
     async fn admit(
         &self,
         job: &Job,
         live: &Live,
+        until: Option<Instant>,
         transit: TaskTrackerToken,
     ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
         let _timed = metric::timed(Stage::Admission);
-        let mut granted = pin!(self.gate.acquire(job.want(), None, false));
+        let mut granted = pin!(self.gate.acquire(job.want(), until, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
         // Now it is at the gate, and counted there.
         drop(transit);
@@ -106,6 +117,10 @@ impl Shared {
         };
         granted.map_err(|refused| match refused {
             Refused::Closed => ended_early(live),
+            refused @ (Refused::NoTurn(_) | Refused::NoRoom) => Outcome::because(
+                OutcomeKind::Cancelled,
+                format!("its deadline passed before it could start: {refused}"),
+            ),
             refused => Outcome::because(OutcomeKind::InitError, refused.to_string()),
         })
     }

@@ -1,7 +1,7 @@
 //! A job: one execution that is to be made, and what its code is told about it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
+use runlet_core::limits::Limits;
 use runlet_core::lineage::Lineage;
 use runlet_core::manifest::{Destination, EnvValue, Manifest, OnLost, Reset, Retry};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
@@ -37,6 +38,16 @@ pub(super) struct Job {
     pub(super) invocation: InvocationId,
     pub(super) execution: ExecutionId,
     pub(super) attempt: u32,
+    /// Higher first among those of its function.
+    pub(super) priority: i16,
+    /// Its limits now: those of the revision, with what was set for the function since.
+    pub(super) limits: Limits,
+    /// Which setting of them that is.
+    pub(super) edition: i64,
+    /// When it was accepted, or else due.
+    pub(super) created_at: Timestamp,
+    /// When it had its turn and a place.
+    pub(super) seated: OnceLock<Timestamp>,
     /// The fence of its claim; `None` for synchronous calls.
     pub(super) fence: Option<i64>,
     pub(super) cause: Cause,
@@ -58,10 +69,13 @@ impl Job {
     /// What it needs to start.
     pub(super) fn want(&self) -> Want {
         Want {
+            namespace: self.namespace.clone(),
+            priority: self.priority,
+            invocation: Some(self.invocation),
             function: Some((self.function_key(), self.manifest.max_concurrency)),
             reuse: self.is_warm().then(|| self.sandbox_key()),
             slots: self.manifest.concurrency,
-            memory: self.manifest.limits.memory.0,
+            memory: self.limits.memory.0,
         }
     }
 
@@ -94,7 +108,7 @@ impl Job {
             namespace: self.namespace.clone(),
             revision: Some(self.revision.clone()),
             runtime: self.manifest.runtime,
-            limits: self.manifest.limits,
+            limits: self.limits,
             network: Network::None,
             work: false,
             cache: None,
@@ -151,7 +165,7 @@ impl Job {
             execution: self.execution,
             attempt: self.attempt,
             deadline_ms: deadline.timestamp_millis(),
-            memory_limit: self.manifest.limits.memory.0,
+            memory_limit: self.limits.memory.0,
             cause: Why {
                 kind: *kind,
                 trigger: *trigger,
@@ -174,7 +188,7 @@ impl Job {
             ("RUNLET_EXECUTION", self.execution.to_string()),
             ("RUNLET_ATTEMPT", self.attempt.to_string()),
             ("RUNLET_DEADLINE_MS", deadline.timestamp_millis().to_string()),
-            ("RUNLET_MEMORY_LIMIT", self.manifest.limits.memory.0.to_string()),
+            ("RUNLET_MEMORY_LIMIT", self.limits.memory.0.to_string()),
             ("RUNLET_CAUSE", self.cause.kind.as_str().to_owned()),
             ("RUNLET_CONTEXT", CONTEXT_FILE.to_owned()),
         ];
@@ -274,6 +288,11 @@ mod tests {
             namespace: Namespace::default_namespace(),
             function: FunctionName::new("f").unwrap(),
             revision: RevisionDigest::from_sha256(&[7; 32]),
+            priority: 0,
+            limits: Limits::default(),
+            edition: 0,
+            created_at: clock::now(),
+            seated: OnceLock::new(),
             manifest: Arc::new(Manifest::parse(&text).unwrap()),
             invocation: InvocationId::new(),
             execution: ExecutionId::new(),

@@ -85,7 +85,15 @@ impl Shared {
             old.end(Why::Released);
             let _ = timeout(END_PATIENCE, old.closed()).await;
         }
-        let want = Want { function: None, reuse: None, slots: 1, memory: plan.limits.memory.0 };
+        let want = Want {
+            namespace: request.namespace.clone(),
+            priority: 0,
+            invocation: None,
+            function: None,
+            reuse: None,
+            slots: 1,
+            memory: plan.limits.memory.0,
+        };
         let (_turn, seat) = self.gate.acquire(want, Some(Instant::now() + request.patience), true).await?;
         let Seat::New(room) = seat else {
             return Err(EngineError::Conflict("a parked sandbox was given to a lease".to_owned()));

@@ -11,7 +11,9 @@ mod bell;
 mod body;
 mod call;
 mod claim;
+mod configure;
 mod detach;
+mod explain;
 mod job;
 mod lease;
 mod manifests;
@@ -20,6 +22,7 @@ mod options;
 mod registry;
 mod run;
 mod services;
+mod sizes;
 mod step;
 mod stop;
 mod verbs;
@@ -33,7 +36,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Admission, Bounds};
+use crate::admission::{Admission, Bounds, Weights};
 use crate::host::Host;
 use crate::lease::Leases;
 use crate::pool::{Gate, Pool};
@@ -42,9 +45,13 @@ use backlog::Backlog;
 use bell::Bell;
 use manifests::Manifests;
 use registry::Registry;
+use sizes::Sizes;
 
 pub(crate) use claim::run_claim;
 pub use options::EngineOptions;
+
+/// [`Bounds::grace`]: about what making a sandbox costs, twice.
+const GRACE: u64 = 20;
 
 /// The engine of one server.
 #[derive(Debug)]
@@ -73,6 +80,9 @@ pub(crate) struct Shared {
     backlog: Backlog,
     bell: Bell,
     leases: Leases,
+    sizes: Sizes,
+    /// Held while what is set for a function is changed.
+    configuring: tokio::sync::Mutex<()>,
     /// Whether what an earlier life of this server left is cleared up.
     ready: watch::Sender<bool>,
     /// The last thing: services end, and what is not on record by now will not be.
@@ -83,9 +93,13 @@ impl LocalEngine {
     /// Starts the engine within the runtime: it clears up what an earlier life left, then takes calls and queued work.
     #[must_use]
     pub fn start(options: EngineOptions, host: Host, store: Store, ledger: Ledger, spool: Spool) -> Arc<Self> {
-        let bounds =
-            Bounds { memory: options.memory.0, sandboxes: options.max_sandboxes, waiting: options.max_waiting };
-        let gate: Gate = Admission::new(bounds);
+        let bounds = Bounds {
+            memory: options.memory.0,
+            sandboxes: options.max_sandboxes,
+            waiting: options.max_waiting,
+            grace: GRACE,
+        };
+        let gate: Gate = Admission::new(bounds, Weights::new(options.weights.clone()));
         let tasks = TaskTracker::new();
         let ended = CancellationToken::new();
         let pool = Pool::new(gate.clone(), tasks.clone(), options.idle, ended.clone());
@@ -95,6 +109,8 @@ impl LocalEngine {
             backlog: Backlog::new(store.clone()),
             bell: Bell::default(),
             leases: Leases::default(),
+            sizes: Sizes::default(),
+            configuring: tokio::sync::Mutex::default(),
             registry: Arc::default(),
             nudge: Notify::new(),
             stopping: CancellationToken::new(),

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::SecondsFormat;
-use runlet_core::clock;
-use runlet_core::engine::{EngineError, Explanation, LogPiece, LogRead};
+use runlet_core::engine::{EngineError, LogPiece, LogRead};
 use runlet_core::id::InvocationId;
 use runlet_core::invocation::InvocationState;
 use runlet_core::name::Namespace;
@@ -24,7 +22,7 @@ const FOLLOW: Duration = Duration::from_millis(100);
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shared {
-    async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Invocation, EngineError> {
+    pub(super) async fn invocation(&self, namespace: &Namespace, id: InvocationId) -> Result<Invocation, EngineError> {
         self.store.invocation(namespace, id).await?.ok_or_else(|| not_found("invocation", id, namespace))
     }
 
@@ -82,58 +80,6 @@ impl Shared {
             }
             sleep_until(until.min(now + FOLLOW)).await;
         }
-    }
-
-    pub(super) async fn explain(&self, namespace: &Namespace, id: InvocationId) -> Result<Explanation, EngineError> {
-        let invocation = self.invocation(namespace, id).await?;
-        let state = invocation.state;
-        let reason = match state {
-            InvocationState::Held => "it is held until somebody lets it go".to_owned(),
-            InvocationState::Queued => self.why_queued(&invocation).await?,
-            InvocationState::Running => match self.registry.execution(id) {
-                Some(execution) => {
-                    format!("its execution {execution} runs on this server, or waits there for a sandbox")
-                }
-                None if self.leases.of_invocation(id).is_some() => {
-                    "a sandbox of this server is leased for it".to_owned()
-                }
-                None => "it runs on another server".to_owned(),
-            },
-            terminal => format!("it does not wait: it is {terminal}"),
-        };
-        Ok(Explanation { state, reason })
-    }
-
-    async fn why_queued(&self, invocation: &Invocation) -> Result<String, EngineError> {
-        let (Some(function), Some(revision)) = (&invocation.function, &invocation.revision) else {
-            return Ok("it waits for a sandbox".to_owned());
-        };
-        let due = self.store.due(invocation.id).await?;
-        if let Some(due) = due.filter(|due| *due > clock::now()) {
-            let due = due.to_rfc3339_opts(SecondsFormat::Millis, true);
-            return Ok(match (&invocation.outcome, invocation.attempts) {
-                (Some(outcome), attempts @ 1..) => {
-                    format!("attempt {attempts} ended with outcome {}; the next one is due at {due}", outcome.kind)
-                }
-                _ => format!("it is delayed until {due}"),
-            });
-        }
-        let function = (invocation.namespace.clone(), function.clone());
-        let running = self.gate.running(&function);
-        let manifest = self.manifests.get(&invocation.namespace, revision).await?;
-        let max = manifest.map_or(u32::MAX, |manifest| manifest.max_concurrency);
-        let (used, sandboxes, waiting) = self.gate.usage();
-        Ok(if self.stopping.is_cancelled() {
-            "this server is stopping; it waits for the next one".to_owned()
-        } else if running >= max {
-            format!("{running} executions of {} run on this server, which is its max_concurrency", function.1)
-        } else if waiting > 0 {
-            format!(
-                "{sandboxes} sandboxes with {used} bytes of memory exist on this server, and {waiting} others wait for one"
-            )
-        } else {
-            "it is about to be claimed".to_owned()
-        })
     }
 }
 

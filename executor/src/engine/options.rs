@@ -1,10 +1,12 @@
 //! What the engine of a server is told by its configuration.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runlet_core::disk::Disk;
+use runlet_core::name::Namespace;
 use runlet_core::secret::Secrets;
 use runlet_core::store::retention::Retention;
 use runlet_core::unit::ByteSize;
@@ -24,6 +26,8 @@ pub struct EngineOptions {
     pub max_waiting: u32,
     /// Asynchronous work that may wait, per namespace.
     pub max_queued: u32,
+    /// What share of the host each namespace has when all of them want it; 1 where nothing else is said.
+    pub weights: HashMap<Namespace, u32>,
     /// A sandbox that is idle for so long is destroyed.
     pub idle: Duration,
     /// The largest result, bytes.

@@ -1,6 +1,7 @@
 //! One execution: a sandbox for it, its code, and what there is to say about its end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use runlet_core::clock::{self, Timestamp};
@@ -17,6 +18,7 @@ use super::registry::{Live, Why};
 use crate::admission::{Seat, Slot, Turn};
 use crate::host::sandbox::{Sandbox, SandboxEnd};
 use crate::lease::Leased;
+use crate::meter::Meter;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
@@ -114,8 +116,12 @@ impl Ended {
             tell: job.tells(outcome.kind),
             outcome,
             result: self.result.map(|(body, kind)| (body, kind.into())),
+            usage: Usage {
+                wait_us: micros(job.created_at, job.seated.get().copied()),
+                start_us: job.seated.get().and_then(|seated| micros(*seated, self.running.as_ref().map(|one| one.at))),
+                ..self.usage
+            },
             running: self.running,
-            usage: self.usage,
             remains: self.remains,
             log_bytes: self.log.kept,
             log_dropped: self.log.dropped,
@@ -132,6 +138,11 @@ pub(super) fn ended_early(live: &Live) -> Outcome {
     }
 }
 
+/// Microseconds between two moments, of which the second may not have come.
+fn micros(from: Timestamp, to: Option<Timestamp>) -> Option<i64> {
+    (to? - from).num_microseconds().map(|span| span.max(0))
+}
+
 fn lost(message: impl ToString) -> Outcome {
     Outcome::because(OutcomeKind::Lost, message.to_string())
 }
@@ -143,13 +154,14 @@ impl Shared {
     /// The outcome of an execution that cannot start.
     pub(super) async fn place(&self, job: &Job, seat: Seat<Handle>, live: &Live) -> Result<Placed, Outcome> {
         let _timed = metric::timed(Stage::Place);
+        job.seated.get_or_init(clock::now);
         let mut seat = seat;
         let room = loop {
             match seat {
                 Seat::New(room) => break room,
                 Seat::Parked(handle) => {
                     if let Some(mut warm) = handle.take() {
-                        if warm.session.is_usable() {
+                        if warm.session.is_usable() && self.fit(job, &warm).await {
                             return Ok(Placed::Warm(warm));
                         }
                         self.pool.bury(warm.session.into_sandbox(), warm.room).await;
@@ -161,25 +173,25 @@ impl Shared {
                     }
                 }
                 Seat::Opening(room, requests, handle, slot) => {
-                    let (sandbox, env) = self.make(job).await?;
+                    let (sandbox, env) = self.make(job, room.number()).await?;
                     self.pool.share(sandbox, room, job.launch(&env), requests);
                     if let Some(ticket) = handle.ticket() {
                         return Ok(Placed::Shared(Berth { ticket, slot, start: StartKind::Cold }));
                     }
                 }
             }
-            let until = Instant::now() + job.manifest.limits.timeout.0;
+            let until = Instant::now() + job.limits.timeout.0;
             seat = tokio::select! {
                 seat = self.gate.again(job.want(), Some(until)) => seat.map_err(lost)?,
                 () = live.token.cancelled() => return Err(ended_early(live)),
             };
         };
-        let (sandbox, env) = self.make(job).await?;
+        let (sandbox, env) = self.make(job, room.number()).await?;
         Ok(Placed::New { sandbox, room, env })
     }
 
     /// A new sandbox for the job, and the environment of its code.
-    async fn make(&self, job: &Job) -> Result<(Sandbox, BTreeMap<String, String>), Outcome> {
+    async fn make(&self, job: &Job, room: u64) -> Result<(Sandbox, BTreeMap<String, String>), Outcome> {
         let init_error = |why: String| Outcome::because(OutcomeKind::InitError, why);
         if let Some(missing) = runlet_runtimes::host::missing(job.manifest.runtime) {
             return Err(init_error(missing));
@@ -191,6 +203,7 @@ impl Shared {
             Err(error) => return Err(init_error(error.to_string())),
         }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
+        self.hold(job, room, sandbox.reins()).await;
         Ok((sandbox, env))
     }
 
@@ -209,7 +222,7 @@ impl Shared {
     /// output is on record when this returns.
     pub(super) async fn execute(&self, job: &Job, placed: Placed, turn: Turn<Handle>, live: &Live) -> Ended {
         let _timed = metric::timed(Stage::Run);
-        let timeout = job.manifest.limits.timeout.0;
+        let timeout = job.limits.timeout.0;
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
         let mut sink = LogSink::new(self.road(job), self.tasks.clone(), owner, self.options.max_log, deadline.at);
@@ -252,13 +265,20 @@ impl Shared {
         let mut spout = job.spout();
         let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink, &mut spout).await;
         let keep = invoked.reusable && job.is_warm();
-        let ended = Ended::after(invoked, Some(running), spout);
+        let mut ended = Ended::after(invoked, Some(running), spout);
         if keep {
+            ended.usage = warm.session.sandbox().meter().map(Meter::bill).unwrap_or_default();
             self.pool.park(warm, job.function_key(), job.sandbox_key());
             return ended;
         }
-        let end = self.pool.bury(warm.session.into_sandbox(), warm.room).await;
-        ended.and_sandbox(end, start == StartKind::Cold)
+        let sandbox = Arc::new(warm.session.into_sandbox());
+        let end = self.pool.bury(Arc::clone(&sandbox), warm.room).await;
+        let total = end.as_ref().map(|end| end.usage).unwrap_or_default();
+        let ended = ended.and_sandbox(end, start == StartKind::Cold);
+        match (start, sandbox.meter()) {
+            (StartKind::Warm, Some(meter)) => Ended { usage: meter.rest(total), ..ended },
+            _ => ended,
+        }
     }
 
     /// One call in a sandbox that it shares with others. What it used cannot be told apart from what they used.

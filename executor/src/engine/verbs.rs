@@ -9,7 +9,10 @@ use runlet_core::engine::{
 use runlet_core::id::{InvocationId, LeaseId};
 use runlet_core::invocation::InvocationState;
 use runlet_core::limits::Limits;
-use runlet_core::name::Namespace;
+use runlet_core::name::{FunctionName, Namespace};
+use runlet_core::precondition::Precondition;
+use runlet_core::settings::Change;
+use runlet_core::store::function::Function;
 use tokio::sync::mpsc;
 
 use super::{LocalEngine, Shared};
@@ -65,6 +68,16 @@ impl Engine for LocalEngine {
 
     fn explain<'a>(&'a self, namespace: &'a Namespace, id: InvocationId) -> Verb<'a, Explanation> {
         Box::pin(self.shared.explain(namespace, id))
+    }
+
+    fn configure<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        function: &'a FunctionName,
+        change: Change,
+        precondition: &'a Precondition,
+    ) -> Verb<'a, Function> {
+        Box::pin(self.shared.configure(namespace, function, change, precondition))
     }
 
     fn capacity(&self) -> Capacity {

@@ -1,18 +1,20 @@
 //! The task that reads what a shim says, and the state it shares with the sandbox's handle.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::timerfd::TimerFd;
 use runlet_core::execution::{Remains, Usage};
+use runlet_core::limits::Limits;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::sandbox::{EndCause, ProcessEnd, Sandbox, SandboxEnd, SandboxError};
+use crate::meter::Meter;
 use crate::sys::watch::watch;
 use crate::wire::message::{FromShim, Program, ToShim};
 use crate::wire::{Received, Seqpacket};
@@ -29,7 +31,8 @@ pub(super) struct Waiting {
 pub(super) struct Shared {
     pub(super) control: AsyncFd<Seqpacket>,
     pub(super) programs: Mutex<HashMap<u32, Waiting>>,
-    pub(super) resized: Mutex<Option<oneshot::Sender<Option<String>>>>,
+    resized: Mutex<VecDeque<oneshot::Sender<Option<String>>>>,
+    resizing: tokio::sync::Mutex<()>,
     pub(super) oom: Mutex<Vec<oneshot::Sender<bool>>>,
     pub(super) usage: Mutex<Vec<oneshot::Sender<Usage>>>,
 }
@@ -40,6 +43,19 @@ impl Shared {
         let borrowed: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
         let sent = self.control.async_io(Interest::WRITABLE, |control| control.send(message, &borrowed)).await;
         sent.map_err(|_| SandboxError::Gone)
+    }
+
+    /// Changes the limits; one change at a time.
+    pub(super) async fn resize(&self, limits: Limits) -> Result<(), SandboxError> {
+        let _one = self.resizing.lock().await;
+        let (answer, answered) = oneshot::channel();
+        lock(&self.resized).push_back(answer);
+        self.send(&ToShim::Resize(limits), &[]).await?;
+        match answered.await {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => Err(SandboxError::Resize(refusal)),
+            Err(_) => Err(SandboxError::Gone),
+        }
     }
 
     /// Sends if the shim takes it at once; for messages whose loss does no harm.
@@ -62,32 +78,33 @@ pub(super) async fn open(
         control,
         programs: Mutex::default(),
         resized: Mutex::default(),
+        resizing: tokio::sync::Mutex::default(),
         oom: Mutex::default(),
         usage: Mutex::default(),
     });
     // Should the caller stop waiting, the control socket closes with `shared` and the shim takes everything down.
-    match receive(&shared).await {
-        Some(FromShim::Created) => {}
-        Some(FromShim::CreateFailed(reason)) => return Err(SandboxError::Create(reason)),
+    let meter = match receive(&shared).await {
+        Some((FromShim::Created, fds)) => Meter::new(fds),
+        Some((FromShim::CreateFailed(reason), _)) => return Err(SandboxError::Create(reason)),
         Some(_) => return Err(SandboxError::Protocol("its first word was not about the creation".to_owned())),
         None => return Err(SandboxError::Create("the shim ended before the sandbox was there".to_owned())),
-    }
+    };
     let (ended, gone) = watch::channel(None);
     tasks.spawn(read(shared.clone(), ended));
-    Ok(Sandbox::new(name, shared, timer, gone))
+    Ok(Sandbox::new(name, shared, timer, gone, meter))
 }
 
-async fn receive(shared: &Shared) -> Option<FromShim> {
+async fn receive(shared: &Shared) -> Option<(FromShim, Vec<OwnedFd>)> {
     let received = shared.control.async_io(Interest::READABLE, Seqpacket::receive).await;
-    received.ok().flatten().map(|Received { message, .. }: Received<FromShim>| message)
+    received.ok().flatten().map(|Received { message, fds }: Received<FromShim>| (message, fds))
 }
 
 async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let end = loop {
-        match receive(&shared).await {
+        match receive(&shared).await.map(|(message, _)| message) {
             Some(FromShim::Program(program)) => tell(&shared, program),
             Some(FromShim::Resized(refusal)) => {
-                if let Some(waiting) = lock(&shared.resized).take() {
+                if let Some(waiting) = lock(&shared.resized).pop_front() {
                     let _ = waiting.send(refusal);
                 }
             }
@@ -116,7 +133,7 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let _ = ended.send(Some(end));
     lock(&shared.oom).clear();
     lock(&shared.usage).clear();
-    lock(&shared.resized).take();
+    lock(&shared.resized).clear();
     for (_, waiting) in lock(&shared.programs).drain() {
         if let Some(ended) = waiting.ended {
             let _ = ended.send(ProcessEnd::SandboxGone);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::driver::{Shared, Waiting, lock};
 use super::timer_span;
+use crate::meter::Meter;
 use crate::wire::message::{Spawn, ToShim};
 
 /// What sandbox is wanted.
@@ -150,16 +151,54 @@ pub struct Sandbox {
     timer: TimerFd,
     gone: watch::Receiver<Option<SandboxEnd>>,
     next: AtomicU32,
+    edition: Arc<AtomicI64>,
+    meter: Option<Meter>,
+}
+
+/// A hold on the limits of a sandbox, which does not keep it alive.
+#[derive(Debug, Clone)]
+pub struct Reins {
+    shared: Weak<Shared>,
+    edition: Arc<AtomicI64>,
+}
+
+impl Reins {
+    /// Whether there is no sandbox any more.
+    #[must_use]
+    pub fn is_loose(&self) -> bool {
+        self.shared.strong_count() == 0
+    }
+
+    /// Which setting of its limits is in force.
+    #[must_use]
+    pub fn edition(&self) -> i64 {
+        self.edition.load(Ordering::Relaxed)
+    }
+
+    /// Says which setting is in force.
+    pub fn set_edition(&self, edition: i64) {
+        self.edition.store(edition, Ordering::Relaxed);
+    }
+
+    /// Changes memory, cpu and pids limits while it runs.
+    ///
+    /// # Errors
+    /// [`SandboxError::Resize`] with the reason, [`SandboxError::Gone`] when it has ended.
+    pub async fn resize(&self, limits: Limits) -> Result<(), SandboxError> {
+        let shared = self.shared.upgrade().ok_or(SandboxError::Gone)?;
+        shared.resize(limits).await
+    }
 }
 
 impl Sandbox {
-    pub(super) const fn new(
+    pub(super) fn new(
         name: String,
         shared: Arc<Shared>,
         timer: TimerFd,
         gone: watch::Receiver<Option<SandboxEnd>>,
+        meter: Option<Meter>,
     ) -> Self {
-        Self { name, shared, timer, gone, next: AtomicU32::new(1) }
+        Self { meter, name, shared, timer, gone, next: AtomicU32::new(1), edition: Arc::default() }
     }
 
     /// Its name: the container id, the cgroup's last component.
@@ -234,16 +273,24 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError::Resize`] with the kernel's reason.
     pub async fn resize(&self, limits: Limits) -> Result<(), SandboxError> {
-        let (answer, answered) = oneshot::channel();
-        if lock(&self.shared.resized).replace(answer).is_some() {
-            return Err(SandboxError::Resize("another change is under way".to_owned()));
-        }
-        self.shared.send(&ToShim::Resize(limits), &[]).await?;
-        match answered.await {
-            Ok(None) => Ok(()),
-            Ok(Some(refusal)) => Err(SandboxError::Resize(refusal)),
-            Err(_) => Err(SandboxError::Gone),
-        }
+        self.shared.resize(limits).await
+    }
+
+    /// Its meter, where the kernel has one.
+    pub(crate) const fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// Which setting of its limits is in force.
+    #[must_use]
+    pub fn edition(&self) -> i64 {
+        self.edition.load(Ordering::Relaxed)
+    }
+
+    /// A hold on its limits.
+    #[must_use]
+    pub fn reins(&self) -> Reins {
+        Reins { shared: Arc::downgrade(&self.shared), edition: Arc::clone(&self.edition) }
     }
 
     /// Whether the kernel has killed something in it for lack of memory since it was made. Also answers once it is gone.

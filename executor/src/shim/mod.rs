@@ -26,6 +26,7 @@ use seccompiler::BpfProgram;
 use crate::cgroup::{Cgroup, Hierarchies, Swap};
 use crate::children;
 use crate::host::sandbox::EndCause;
+use crate::meter;
 use crate::rootfs::Layout;
 use crate::spec;
 use crate::wire::message::{Create, FromShim, Program, ToInit, ToShim};
@@ -96,7 +97,7 @@ pub(crate) fn run(inherited: &Inherited, create: &Create, control: Seqpacket, ti
         cause: None,
     };
     // A server that is gone already is noticed by the loop.
-    let _ = shim.control.send(FromShim::Created, Vec::new());
+    let _ = shim.control.send(FromShim::Created, meter::open(&shim.cgroup).unwrap_or_default());
     shim.serve()?;
     shim.finish()
 }
@@ -209,7 +210,7 @@ impl Shim<'_> {
                 ToShim::Resize(limits) => {
                     let resized = spec::resources(&limits, self.inherited.swap)
                         .map_err(|error| error.to_string())
-                        .and_then(|resources| self.cgroup.apply(&resources));
+                        .and_then(|resources| self.cgroup.resize(limits.memory.0, &resources));
                     Some(FromShim::Resized(resized.err()))
                 }
                 ToShim::Oom => Some(FromShim::Oom(self.cgroup.oom_kills() > 0)),

@@ -188,7 +188,7 @@ mod tests {
         let end = SandboxEnd {
             cause: EndCause::Deadline,
             oom: false,
-            usage: Usage { cpu_us: Some(1), memory_peak: Some(2) },
+            usage: Usage { cpu_us: Some(1), memory_peak: Some(2), ..Usage::default() },
             remains: Remains::default(),
         };
         insta::assert_json_snapshot!((
@@ -207,7 +207,7 @@ mod tests {
                 FromShim::CreateFailed("why".to_owned()),
                 FromShim::Resized(None),
                 FromShim::Oom(true),
-                FromShim::Usage(Usage { cpu_us: Some(1), memory_peak: None }),
+                FromShim::Usage(Usage { cpu_us: Some(1), ..Usage::default() }),
                 FromShim::Gone(end)
             ],
             [

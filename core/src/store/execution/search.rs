@@ -40,7 +40,7 @@ impl Store {
             Row,
             r#"SELECT id AS "id: _", invocation AS "invocation: _", namespace AS "namespace: _", function AS "function: _",
                    revision AS "revision: _", cause_kind, attempt, step, state, outcome, detail, start_kind, sandbox, reset, cpu_us,
-                   memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at
+                   memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at, wait_us, start_us
                FROM executions WHERE id = $1 AND namespace = $2"#,
             id.uuid(),
             namespace.as_str(),
@@ -54,7 +54,7 @@ impl Store {
 fn query(namespace: &Namespace, filter: &ExecutionFilter) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT id, invocation, namespace, function, revision, cause_kind, attempt, step, state, outcome, detail, start_kind, sandbox, \
-         reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at \
+         reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at, wait_us, start_us \
          FROM executions WHERE namespace = ",
     );
     query.push_bind(namespace.clone());
@@ -108,6 +108,8 @@ struct Row {
     reset: String,
     cpu_us: Option<i64>,
     memory_peak: Option<i64>,
+    wait_us: Option<i64>,
+    start_us: Option<i64>,
     remains: Option<Value>,
     log_bytes: i64,
     log_dropped: i64,
@@ -135,7 +137,13 @@ impl Row {
             attempt: self.attempt.unsigned_abs(),
             step: self.step,
             sandbox: self.sandbox,
-            usage: Usage { cpu_us: self.cpu_us, memory_peak: self.memory_peak },
+            usage: Usage {
+                wait_us: self.wait_us,
+                start_us: self.start_us,
+                wall_us: wall(self.started_at, self.finished_at),
+                cpu_us: self.cpu_us,
+                memory_peak: self.memory_peak,
+            },
             log_bytes: uncount(self.log_bytes),
             log_dropped: uncount(self.log_dropped),
             created_at: self.created_at,
@@ -143,4 +151,9 @@ impl Row {
             finished_at: self.finished_at,
         })
     }
+}
+
+/// Microseconds between two moments; `None` where one is not known.
+fn wall(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<i64> {
+    (to? - from?).num_microseconds()
 }

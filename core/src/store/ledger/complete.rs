@@ -57,6 +57,8 @@ impl Store {
             self.inner.server,
             &start.payload_files as &[Option<&str>],
             &end.result_files as &[Option<&str>],
+            &end.waited as &[Option<i64>],
+            &end.started_in as &[Option<i64>],
         )
         .fetch_all(self.hot())
         .await?;

@@ -100,6 +100,8 @@ impl Finishes {
                 least(&columns.invocations),
                 greatest(&columns.invocations),
                 &columns.result_files as &[Option<&str>],
+                &columns.waited as &[Option<i64>],
+                &columns.started_in as &[Option<i64>],
                 &columns.tell as &[Option<String>],
             )
         };
@@ -185,6 +187,8 @@ pub(super) struct Columns<'a> {
     pub(super) started: Vec<Option<Timestamp>>,
     pub(super) cpu: Vec<Option<i64>>,
     pub(super) memory: Vec<Option<i64>>,
+    pub(super) waited: Vec<Option<i64>>,
+    pub(super) started_in: Vec<Option<i64>>,
     pub(super) remains: Vec<Option<String>>,
     pub(super) log_bytes: Vec<i64>,
     pub(super) log_dropped: Vec<i64>,
@@ -221,6 +225,8 @@ impl<'a> Columns<'a> {
         self.started.push(running.map(|running| running.at));
         self.cpu.push(finish.usage.cpu_us);
         self.memory.push(finish.usage.memory_peak);
+        self.waited.push(finish.usage.wait_us);
+        self.started_in.push(finish.usage.start_us);
         self.remains.push(finish.remains.as_ref().map(json));
         self.log_bytes.push(count(finish.log_bytes));
         self.log_dropped.push(count(finish.log_dropped));

@@ -4,9 +4,9 @@
 WITH entry AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
       $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
-      $17::bigint[], $18::double precision[], $19::timestamptz[], $25::text[], $26::text[])
+      $17::bigint[], $18::double precision[], $19::timestamptz[], $25::text[], $26::bigint[], $27::bigint[], $28::text[])
     AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
-      started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, pause, at, result_file, destination)
+      started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, pause, at, result_file, wait_us, start_us, destination)
 ), held AS (
   SELECT q.invocation, q.namespace, q.function, e.pause IS NOT NULL AND NOT q.cancelled
         AND (e.outcome <> 'lost' OR q.attempt < $20)
@@ -20,7 +20,7 @@ WITH entry AS (
   SET state = e.state, outcome = e.outcome, detail = e.detail::jsonb, start_kind = COALESCE(e.start_kind, x.start_kind),
       sandbox = COALESCE(e.sandbox, x.sandbox), started_at = COALESCE(e.started_at, x.started_at), cpu_us = e.cpu_us,
       memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
-      finished_at = e.at
+      finished_at = e.at, wait_us = e.wait_us, start_us = e.start_us
   FROM entry e LEFT JOIN held h ON h.invocation = e.invocation
   WHERE x.id = e.execution AND x.id BETWEEN $21 AND $22 AND x.outcome IS NULL
     AND (e.fence IS NULL OR h.invocation IS NOT NULL)

@@ -1,5 +1,6 @@
 //! Claiming work, and keeping the claim.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crate::store::text::{count, noun};
 use crate::store::{Store, StoreError};
 
 impl Store {
-    /// Claims work that is due, best first, for `server`, until `lease` from now; never more than `room` lets start.
+    /// Claims work that is due, by fair shares of namespaces and functions, best first of each, for `server`, until `lease` from now; never more than `room` lets start.
     /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
     /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
     /// Work whose deadline is over expires.
@@ -28,9 +29,14 @@ impl Store {
         if executions.is_empty() {
             return Ok(Vec::new());
         }
-        let namespaces: Vec<&str> = room.used.iter().map(|((namespace, _), _)| namespace.as_str()).collect();
-        let functions: Vec<&str> = room.used.iter().map(|((_, function), _)| function.as_str()).collect();
-        let used: Vec<i32> = room.used.iter().map(|(_, used)| i32::try_from(*used).unwrap_or(i32::MAX)).collect();
+        let known = known(room);
+        let namespaces: Vec<&str> = known.iter().map(|((namespace, _), ..)| namespace.as_str()).collect();
+        let functions: Vec<&str> = known.iter().map(|((_, function), ..)| function.as_str()).collect();
+        let used: Vec<i32> = known.iter().map(|(_, used, _)| i32::try_from(*used).unwrap_or(i32::MAX)).collect();
+        let ahead: Vec<f64> = known.iter().map(|(.., ahead)| *ahead).collect();
+        let owners: Vec<&str> = room.namespaces.iter().map(|(namespace, ..)| namespace.as_str()).collect();
+        let owners_ahead: Vec<f64> = room.namespaces.iter().map(|(_, ahead, _)| *ahead).collect();
+        let weights: Vec<f64> = room.namespaces.iter().map(|(.., weight)| *weight).collect();
         // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
         let rows = sqlx::query_file_as!(
             Row,
@@ -46,6 +52,10 @@ impl Store {
             room.in_line,
             count(room.total_memory),
             clock::now(),
+            &ahead,
+            &owners as &[&str],
+            &owners_ahead,
+            &weights,
         )
         .fetch_all(self.hot())
         .await?;
@@ -90,6 +100,17 @@ impl Store {
     }
 }
 
+/// What is known of functions: their turns, and what they have had more than others.
+fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), u32, f64)> {
+    let ahead = |key| room.functions_ahead.get(key).copied().unwrap_or_default();
+    let mut known: Vec<_> = room.used.iter().map(|(key, used)| (key, *used, ahead(key))).collect();
+    let used: HashSet<_> = room.used.iter().map(|(key, _)| key).collect();
+    known.extend(
+        room.functions_ahead.iter().filter(|(key, _)| !used.contains(key)).map(|(key, ahead)| (key, 0, *ahead)),
+    );
+    known
+}
+
 /// A row of a claim.
 struct Row {
     invocation: InvocationId,
@@ -104,6 +125,9 @@ struct Row {
     payload_file: Option<String>,
     content_type: Option<String>,
     created_at: Timestamp,
+    priority: i16,
+    deadline: Option<Timestamp>,
+    not_before: Timestamp,
 }
 
 impl Row {
@@ -120,6 +144,9 @@ impl Row {
             attempt: self.attempt.unsigned_abs(),
             fence: self.fence,
             created_at: self.created_at,
+            priority: self.priority,
+            deadline: self.deadline,
+            due_at: self.not_before,
         })
     }
 }
