@@ -158,7 +158,10 @@ fn work_is_put_off_and_cancelled_while_it_waits_for_its_time_or_its_next_try() {
     let later = line(&host, &["invoke", "f", "--data", "{}", "--async", "--delay", "2s"]);
     let never = line(&host, &["invoke", "f", "--data", "{}", "--async", "--at", "2027-01-31T12:00:00Z"]);
     let why = host.get(&format!("/v1/invocations/{never}/explain"))["explanation"]["reason"].clone();
-    assert_eq!(why, "it is delayed until 2027-01-31T12:00:00.000Z");
+    assert!(
+        why.as_str().is_some_and(|why| why.starts_with("it is not to start before 2027-01-31 12:00:00 UTC")),
+        "{why}"
+    );
     line(&host, &["cancel", &never]);
     let cancelled = host.settled(&never);
     assert_eq!((&cancelled["state"], &cancelled["attempts"]), (&json!("cancelled"), &json!(0)));
@@ -169,7 +172,9 @@ fn work_is_put_off_and_cancelled_while_it_waits_for_its_time_or_its_next_try() {
     });
     let why = host.get(&format!("/v1/invocations/{failing}/explain"))["explanation"]["reason"].clone();
     assert!(
-        why.as_str().is_some_and(|why| why.starts_with("attempt 1 ended with outcome error; the next one is due at")),
+        why.as_str().is_some_and(
+            |why| why.starts_with("attempt 1 ended with outcome error; the next one is not to start before")
+        ),
         "{why}"
     );
     line(&host, &["cancel", &failing]);

@@ -46,7 +46,7 @@ async fn every_end_without_success_is_a_dead_letter_and_told() {
     let retry = Some(Duration::from_secs(60));
     let end = Finish { tell: told(), retry, ..finish(&claimed, Outcome::of(OutcomeKind::Error)) };
     assert!(ledger.finish(end).await.unwrap());
-    assert!(store.due(again).await.unwrap().is_some_and(|due| due > clock::now()));
+    assert!(store.place_in_queue(again).await.unwrap().is_some_and(|place| !place.due));
 
     let filter = DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() };
     let letters = store.dead_letters(&ns(), &filter).await.unwrap();

@@ -1,6 +1,5 @@
 //! Why an invocation waits, and behind what.
 
-use chrono::SecondsFormat;
 use runlet_core::engine::{EngineError, Explanation, Holder, Limit};
 use runlet_core::execution::ExecutionState;
 use runlet_core::id::InvocationId;
@@ -84,12 +83,15 @@ impl Shared {
             return Ok((Some(Limit::Stopping), "this server is stopping; it waits for the next one".to_owned()));
         }
         if !place.due {
-            let due = place.not_before.to_rfc3339_opts(SecondsFormat::Millis, true);
+            let at = place.not_before.format("%Y-%m-%d %H:%M:%S UTC");
             let reason = match (&invocation.outcome, invocation.attempts) {
                 (Some(outcome), attempts @ 1..) => {
-                    format!("attempt {attempts} ended with outcome {}; the next one is due at {due}", outcome.kind)
+                    format!(
+                        "attempt {attempts} ended with outcome {}; the next one is not to start before {at}",
+                        outcome.kind
+                    )
                 }
-                _ => format!("it is delayed until {due}"),
+                _ => format!("it is not to start before {at}"),
             };
             return Ok((Some(Limit::NotBefore), reason));
         }
