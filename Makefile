@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-async verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron verify-soak sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench: setup ## Measure calls, sandboxes and webhooks beside references of their
 verify-crash: setup ## kill -9 the server 20 times amid accepted work; the table goes to docs/verify/crash.md
 	@tests/verify.sh crash
 
+verify-async: setup ## kill -9 one of three servers 40 times amid 10,000 asynchronous invocations; the table goes to docs/verify/async.md
+	@tests/verify.sh async servers::kill
+
 verify-api: setup ## PyPI's schemathesis against the API's own document, 60 s as each role; the table goes to docs/verify/api.md
 	@tests/verify.sh api schemathesis
 
@@ -71,6 +74,9 @@ verify-upgrade: setup ## Build the previous release, work with it, and go on wit
 
 verify-v2: setup ## Run the executor on a kernel with pure cgroup v2, in qemu
 	@tests/verify.sh v2
+
+verify-soak: setup ## 10,000 sandboxes and 1,000,000 warm calls: memory, descriptors, mounts, cgroups, namespaces and uids stay flat
+	@tests/verify.sh soak
 
 sqlx: setup ## Check the SQL against a real Postgres and renew core/.sqlx
 	@core/sqlx-prepare.sh

@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use self::host::Host;
 use self::patient::Patient;
 use self::secure::Secure;
-pub(crate) use self::secure::TrustError;
+pub(crate) use self::secure::{TrustError, trusted};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);

@@ -19,6 +19,7 @@ use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
+use runlet_integrations::callback;
 use runlet_triggers::cron;
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
 use tokio::net::{TcpListener, UnixListener};
@@ -27,6 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Guard, Parts};
+use crate::client;
 use crate::config::Config;
 use crate::config::secrets::ConfiguredSecrets;
 use crate::http::listener::{self, Socket, Stop};
@@ -135,6 +137,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let serving = TaskTracker::new();
     let key = FingerprintKey::new(prepared.fingerprint_key);
     serving.spawn(stats.clone().upkeep(store.clone(), stop.soft.clone()));
+    let callbacks = callbacks(&config, &engine, &store, Arc::clone(&secrets));
     let guard = guard(&config, &engine, &store, secrets, (key, disk), &stop, stats);
     let line = format!("runlet is ready on {} and {}\n", prepared.sockets.url, prepared.sockets.path.display());
     let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
@@ -143,6 +146,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     drop(guard);
     let schedules = TaskTracker::new();
     schedules.spawn(cron::Service::new(store.clone()).run(stop.soft.clone()));
+    schedules.spawn(callbacks.run(stop.soft.clone()));
     schedules.close();
     say(&line);
 
@@ -156,7 +160,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     drain(&engine, grace, &mut signals, postgres).await;
     // What is being fired gets on record; what is due after that is the next server's, or the next start's.
     if timeout(REPLIES, schedules.wait()).await.is_err() {
-        tracing::warn!("the database does not answer: schedules are left as they are on record");
+        tracing::warn!("schedules or callbacks are not at rest: they are left as they are on record");
     }
     if timeout(REPLIES, serving.wait()).await.is_err() {
         tracing::warn!("some clients do not read their replies: their connections are closed");
@@ -199,6 +203,7 @@ fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets
         max_waiting: config.max_waiting,
         max_queued: config.max_queued,
         weights: config.weights(),
+        stems: config.stems,
         idle: config.idle_timeout.0,
         max_result: usize::try_from(config.max_result.0).unwrap_or(usize::MAX),
         max_log: config.max_log.0,
@@ -208,6 +213,24 @@ fn engine_options(config: &Config, prepared: &Prepared, secrets: Arc<dyn Secrets
         disk,
         secrets,
     }
+}
+
+/// The service that tells how asynchronous work ended.
+fn callbacks(
+    config: &Config,
+    engine: &Arc<LocalEngine>,
+    store: &Store,
+    secrets: Arc<dyn Secrets>,
+) -> callback::Service {
+    let tls = client::trusted().inspect_err(|error| tracing::warn!(%error, "callbacks to https are not possible"));
+    callback::Service::new(callback::Options {
+        store: store.clone(),
+        engine: Arc::clone(engine) as Arc<dyn Engine>,
+        secrets,
+        networks: config.callbacks.allow.clone(),
+        tls: tls.ok(),
+        timeout: config.callbacks.timeout.0,
+    })
 }
 
 /// The API over the engine and the ledger.

@@ -114,9 +114,10 @@ const fn float(value: u64) -> f64 {
 }
 
 fn of_engine(capacity: &Capacity) {
-    let in_use = capacity.sandboxes.saturating_sub(capacity.parked);
+    let in_use = capacity.sandboxes.saturating_sub(capacity.parked + capacity.stems);
     metric::level_of("runlet_sandboxes", "state", "in_use", f64::from(in_use));
     metric::level_of("runlet_sandboxes", "state", "parked", f64::from(capacity.parked));
+    metric::level_of("runlet_sandboxes", "state", "stem", f64::from(capacity.stems));
     metric::level("runlet_sandboxes_limit", f64::from(capacity.sandboxes_max));
     metric::level("runlet_sandbox_memory_bytes", float(capacity.memory_used));
     metric::level("runlet_sandbox_memory_limit_bytes", float(capacity.memory_total));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{DeliveryId, InvocationId, TriggerId};
+use crate::lineage::Lineage;
 use crate::trace::Trace;
 
 /// The door.
@@ -26,11 +27,14 @@ pub enum CauseKind {
     Rerun,
     /// Somebody leased a sandbox to run commands in it.
     Lease,
+    /// The end of an invocation of another function, which names this one as its destination.
+    Chain,
 }
 
 impl CauseKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [Self::Http, Self::Webhook, Self::Cron, Self::Queue, Self::Ci, Self::Rerun, Self::Lease];
+    pub const ALL: [Self; 8] =
+        [Self::Http, Self::Webhook, Self::Cron, Self::Queue, Self::Ci, Self::Rerun, Self::Lease, Self::Chain];
 
     /// The word for it.
     #[must_use]
@@ -43,6 +47,7 @@ impl CauseKind {
             Self::Ci => "ci",
             Self::Rerun => "rerun",
             Self::Lease => "lease",
+            Self::Chain => "chain",
         }
     }
 }
@@ -63,6 +68,9 @@ pub struct Cause {
     /// The invocation that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<InvocationId>,
+    /// Where it comes from, where another invocation is its cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Box<Lineage>>,
     /// Request headers, names in lower case, without credentials.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -144,6 +152,7 @@ impl Cause {
             trigger: None,
             delivery: None,
             of: None,
+            lineage: None,
             headers: BTreeMap::new(),
             normalised: None,
             trace: None,

@@ -45,6 +45,8 @@ pub struct NewInvocation {
     pub dedup: Option<DedupKey>,
     /// Higher first; 0 is normal.
     pub priority: i16,
+    /// Not before this moment may it start; `None`: at once. Asynchronous work only.
+    pub not_before: Option<Timestamp>,
     /// Not after this moment may it start; `None`: no such bound.
     pub deadline: Option<Timestamp>,
 }
@@ -419,6 +421,8 @@ pub struct Capacity {
     pub sandboxes: u32,
     /// Of them, those that wait for their next call.
     pub parked: u32,
+    /// Of them, those that were started ahead and are no function's yet. They leave when their room is wanted.
+    pub stems: u32,
     /// Sandboxes that may exist at most.
     pub sandboxes_max: u32,
     /// Calls that wait for a sandbox.

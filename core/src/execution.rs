@@ -112,6 +112,10 @@ impl std::fmt::Display for ExecutionState {
 pub enum StartKind {
     /// Created for this execution.
     Cold,
+    /// Started ahead, and given to the function for this execution.
+    Stem,
+    /// Reused as a warm one is; the code runs in a fork of the process that had loaded it, and finds nothing of earlier calls.
+    Fork,
     /// Reused: it had served the same revision before.
     Warm,
 }
@@ -122,6 +126,8 @@ impl StartKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cold => "cold",
+            Self::Stem => "stem",
+            Self::Fork => "fork",
             Self::Warm => "warm",
         }
     }

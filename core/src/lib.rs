@@ -16,6 +16,7 @@ pub mod form;
 pub mod id;
 pub mod invocation;
 pub mod limits;
+pub mod lineage;
 pub mod manifest;
 pub mod metric;
 pub mod name;

@@ -5,7 +5,9 @@
 
 mod check;
 mod cron;
+mod destination;
 mod field;
+mod retry;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,9 @@ use crate::name::{FunctionName, SecretName};
 use crate::unit::ByteSize;
 
 pub use cron::{CronTrigger, Misfire, Overlap};
+pub use destination::Destination;
 pub use field::{BadPath, FieldPath, FieldValue};
+pub use retry::{Retry, RetryOn};
 pub use webhook::{AdapterKind, WebhookTrigger};
 
 /// Name of the file in the function's directory.
@@ -83,6 +87,8 @@ impl RuntimeKind {
 pub enum Reset {
     /// The same process serves the next invocation of the same revision.
     Warm,
+    /// A fork of the process that has loaded the handler serves each invocation of the same revision; what it leaves is removed.
+    Fork,
     /// A new sandbox per invocation.
     Fresh,
 }
@@ -93,6 +99,7 @@ impl Reset {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Warm => "warm",
+            Self::Fork => "fork",
             Self::Fresh => "fresh",
         }
     }
@@ -205,6 +212,15 @@ pub struct Manifest {
     pub concurrency: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
+    /// When asynchronous work that failed is executed again.
+    #[serde(default, skip_serializing_if = "Retry::is_default")]
+    pub retry: Retry,
+    /// Who is told of asynchronous work that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_success: Option<Destination>,
+    /// Who is told of asynchronous work that failed for good or expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Destination>,
     /// When the history of its synchronous calls is on disk.
     #[serde(default, skip_serializing_if = "Durability::is_default")]
     pub durability: Durability,
@@ -317,6 +333,17 @@ mod tests {
             min_warm = 0
             on_lost = "retry"
             envelope = "raw"
+            [retry]
+            max_attempts = 5
+            max_age = "1h"
+            on = ["error", "timeout"]
+            min_backoff = "2s"
+            max_backoff = "1m"
+            [on_success]
+            function = "next"
+            [on_failure]
+            url = "https://example.com/hook?x=1"
+            secret = "callback"
             [env]
             GREETING = "hi"
             TOKEN = { secret = "deploy-token" }
@@ -352,7 +379,8 @@ mod tests {
                 error("timeout = 10\n"),
                 error("timeout = \"10sec\"\n"),
                 error("memory = \"32MiB\"\n"),
-                error("reset = \"fork\"\n"),
+                error("reset = \"cold\"\n"),
+                error("concurrency = 2\nreset = \"fork\"\n"),
                 error("concurrency = 0\n"),
                 error("concurrency = 60\n"),
                 error("concurrency = 2\nreset = \"fresh\"\n"),
@@ -362,6 +390,18 @@ mod tests {
                 error("[env]\nX = 3\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n"),
                 error("[[trigger]]\ntype = \"webhook\"\npath = \"x\"\nadapter = \"github\"\n"),
+                error("[retry]\nmax_attempts = 0\n"),
+                error("[retry]\non = [\"lost\"]\n"),
+                error("[retry]\non = [\"404\"]\n"),
+                error("[retry]\nmin_backoff = \"10s\"\nmax_backoff = \"5s\"\n"),
+                error("[retry]\nmax_age = \"2000d\"\n"),
+                error("[on_success]\nfunction = \"f\"\n"),
+                error("[on_success]\n"),
+                error("[on_failure]\nurl = \"https://example.com\"\n"),
+                error("[on_failure]\nurl = \"https://example.com\"\nfunction = \"g\"\n"),
+                error("[on_failure]\nurl = \"https://u:p@example.com\"\nsecret = \"s\"\n"),
+                error("[on_failure]\nurl = \"ftp://example.com\"\nsecret = \"s\"\n"),
+                error("[on_failure]\nurl = \"example.com\"\nsecret = \"s\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\n"),
                 error("[[trigger]]\ntype = \"queue\"\n"),
                 error("[[trigger]]\ntype = \"cron\"\nschedule = \"@daily\"\noverlap = \"replace\"\n"),

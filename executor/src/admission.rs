@@ -309,6 +309,28 @@ impl<T: Handle> Admission<T> {
         drop(evicted);
     }
 
+    /// Room for a sandbox that is nobody's yet, if nobody else wants it now.
+    pub(crate) fn spare_room(&self, memory: u64) -> Option<Room<T>> {
+        let number = self.0.lock().spare_room(memory)?;
+        Some(self.0.room(number))
+    }
+
+    /// Parks a sandbox that is nobody's yet. It is the first to leave when room is needed.
+    pub(crate) fn park_spare(&self, room: u64, handle: T) {
+        self.0.change(|book| ((), book.park_spare(room, handle)));
+    }
+
+    /// Such a sandbox has been taken, or ends.
+    pub(crate) fn unpark_spare(&self, room: u64) {
+        let handle = self.0.lock().unpark_spare(room);
+        drop(handle);
+    }
+
+    /// Sandboxes that are nobody's yet.
+    pub(crate) fn spares(&self) -> u32 {
+        self.0.lock().spares()
+    }
+
     /// Takes a parked sandbox back; `false` if somebody has taken it or has told it to leave, or, unless it is `unfit`, is
     /// in it.
     pub(crate) fn unpark(&self, room: u64, unfit: bool) -> bool {

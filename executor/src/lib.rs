@@ -23,6 +23,7 @@ mod seccomp;
 pub mod session;
 mod shim;
 mod spec;
+mod stems;
 mod sys;
 mod uid_range;
 mod wire;

@@ -6,19 +6,20 @@
 //! calls share has a task of its own, to which all of its handles lead.
 
 use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{self, Admission, FunctionKey, Room, SandboxKey};
 use crate::host::sandbox::{Sandbox, SandboxEnd};
-use crate::session::{self, Crew, Launch, Leave, Requests, Session, Ticket};
+use crate::session::{self, Blank, Crew, Launch, Leave, Requests, Session, Ticket};
 
 /// How long the end of a sandbox is waited for by one who wants to know it.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub(crate) enum Handle {
     Whole(Parked),
     /// Leads into a sandbox that is shared.
     Shared(Ticket),
+    /// Leads nowhere: a sandbox that is nobody's yet leaves when this is dropped.
+    Spare(#[expect(dead_code, reason = "to drop it is all that is done with it")] oneshot::Sender<Infallible>),
 }
 
 /// The gate to the sandboxes of this host.
@@ -65,7 +68,7 @@ impl admission::Handle for Handle {
         match self {
             Self::Shared(ticket) => Self::Shared(ticket.clone()),
             // Never handed out by the gate, which shares only what was opened to be shared; it leads nowhere.
-            Self::Whole(_) => Self::open().0,
+            Self::Whole(_) | Self::Spare(_) => Self::open().0,
         }
     }
 }
@@ -102,7 +105,7 @@ impl Handle {
     pub(crate) fn take(self) -> Option<Warm> {
         match self {
             Self::Whole(mut parked) => parked.warm.take(),
-            Self::Shared(_) => None,
+            Self::Shared(_) | Self::Spare(_) => None,
         }
     }
 
@@ -110,7 +113,7 @@ impl Handle {
     pub(crate) fn ticket(self) -> Option<Ticket> {
         match self {
             Self::Shared(ticket) => Some(ticket),
-            Self::Whole(_) => None,
+            Self::Whole(_) | Self::Spare(_) => None,
         }
     }
 }
@@ -148,7 +151,7 @@ impl Pool {
                 sleep(pause).await;
                 self.gate.weed(|handle| match handle {
                     Handle::Whole(parked) => parked.may_stay(),
-                    Handle::Shared(_) => true,
+                    Handle::Shared(_) | Handle::Spare(_) => true,
                 });
             }
         };
@@ -159,7 +162,7 @@ impl Pool {
     }
 
     /// Serves all who come into a sandbox that is shared, and destroys it when nobody does any more.
-    pub(crate) fn share(&self, sandbox: Sandbox, room: Place, launch: Launch, requests: Requests) {
+    pub(crate) fn share(&self, sandbox: Blank, room: Place, launch: Launch, requests: Requests) {
         let (pool, number) = (self.clone(), room.number());
         let crew = Crew { launch, idle: self.idle, ended: self.ended.clone() };
         self.tasks.spawn(async move {
@@ -172,9 +175,9 @@ impl Pool {
 
     /// Keeps a sandbox for the next execution of its revision.
     pub(crate) fn park(&self, warm: Warm, function: FunctionKey, key: SandboxKey) {
-        let number = warm.room.number();
+        let room = warm.room.number();
         let parked = Parked { warm: Some(warm), since: Instant::now(), pool: self.clone() };
-        self.gate.park(number, function, key, Handle::Whole(parked));
+        self.gate.park(room, function, key, Handle::Whole(parked));
         self.some.notify_one();
     }
 

@@ -220,14 +220,22 @@ impl Layout {
         Ok(stage)
     }
 
-    /// The server's user writes the revisions; it must not be able to point us elsewhere, so the last component may be no symlink.
-    fn bind_code(&self, revision: &RevisionDigest, target: &Path) -> io::Result<()> {
+    /// The directory of an unpacked revision. The server's user writes the revisions; it must not be able to point us elsewhere,
+    /// so the last component may be no symlink.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn open_code(&self, revision: &RevisionDigest) -> io::Result<fs::File> {
         let source = self.revisions_dir.join(revision.hex());
-        let directory = fs::OpenOptions::new()
+        fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&source)
-            .map_err(|error| io::Error::new(error.kind(), format!("open revision {}: {error}", revision.short())))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("open revision {}: {error}", revision.short())))
+    }
+
+    fn bind_code(&self, revision: &RevisionDigest, target: &Path) -> io::Result<()> {
+        let directory = self.open_code(revision)?;
         bind(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())), target)
     }
 }

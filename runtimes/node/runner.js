@@ -173,6 +173,7 @@ function share() {
 
 async function start(init) {
   Object.assign(process.env, init.env);
+  process.chdir(init.code);
   process.on('uncaughtException', fatal);
   process.on('unhandledRejection', fatal);
   try {

@@ -24,6 +24,7 @@ EX_SOFTWARE = 70
 PID = getpid()
 HERE = __file__.rpartition("/")[0]
 parts = {}
+forking = False
 from_json = JSONDecoder().decode
 to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 JSON_HEAD = b'{"content_type":"application/json"}'
@@ -48,6 +49,8 @@ class ProtocolError(Exception):
 
 class Cause:
     """Why the call was made."""
+
+    of = lineage = None
 
     def __init__(self, facts):
         self.kind = self.trigger = self.delivery = self.normalised = None
@@ -184,6 +187,17 @@ def flush():
             stream.flush()
         except Exception:
             pass
+
+
+def fork():
+    """Forks a process that takes this one's place at the channel; 0 in the child."""
+    global PID, forking
+    forking = True
+    child = os.fork()
+    forking = False
+    if not child:
+        PID = getpid()
+    return child
 
 
 def leave(status):
@@ -331,14 +345,14 @@ def prepare():
     """Makes the process fit for code of others."""
     os.set_inheritable(FD, False)
     os.set_blocking(FD, True)
-    # A forked child must neither answer a call nor keep the channel open after its parent.
-    os.register_at_fork(after_in_child=lambda: os.close(FD))
+    # A forked child must neither answer a call nor keep the channel open after its parent; but for one of our own.
+    os.register_at_fork(after_in_child=lambda: None if forking else os.close(FD))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def start(channel):
-    """Shakes hands and loads the handler; returns it, the directory of the code, and how many calls may run at a time."""
+    """Shakes hands and loads the handler; returns it, the directory of the code, and what the host has said."""
     version = "python %d.%d.%d" % sys.version_info[:3]
     channel.tell(HELLO, 0, to_json({"versions": [1], "features": ["concurrency"], "runtime": version}).encode("ascii"))
     chosen = channel.expect(WELCOME).get("version")
@@ -352,6 +366,7 @@ def start(channel):
 
         tzset()
     sys.path.insert(0, code[:-1])
+    os.chdir(code)
     try:
         function = load(init["handler"], code)
     except SystemExit as stop:
@@ -366,7 +381,7 @@ def start(channel):
 
     freeze()
     channel.tell(READY, 0, b"{}")
-    return function, code, init.get("concurrency", 1)
+    return function, code, init
 
 
 def main():
@@ -374,9 +389,11 @@ def main():
     channel = Channel()
     try:
         prepare()
-        function, code, concurrency = start(channel)
-        if concurrency > 1:
+        function, code, init = start(channel)
+        if init.get("concurrency", 1) > 1:
             part("shared").run(sys.modules[__name__], channel, function, code)
+        if init.get("reset") == "fork":
+            part("forked").run(sys.modules[__name__], channel, function, code)
         while True:
             kind, end, call, body = channel.receive()
             if kind == BYE:

@@ -20,6 +20,7 @@ const PYTHON: &[(&str, &[u8])] = &[
     ("runner.py", include_bytes!("../python/runner.py")),
     ("problem.py", include_bytes!("../python/problem.py")),
     ("pieces.py", include_bytes!("../python/pieces.py")),
+    ("forked.py", include_bytes!("../python/forked.py")),
     ("shared.py", include_bytes!("../python/shared.py")),
 ];
 
@@ -71,11 +72,10 @@ impl fmt::Debug for Launch {
 /// What to start for the function that `manifest` describes; `env` is its environment with the secrets looked up.
 #[must_use]
 pub fn launch(manifest: &Manifest, env: &BTreeMap<String, String>) -> Launch {
-    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let (argv, whole) = match manifest.runtime {
         // The function's own environment goes by the init frame, not by the process: an interpreter that is started ahead
         // of time gets it later in the same way.
-        RuntimeKind::Python => (text(&["/usr/bin/python3", "-I", "-B", "/run/runlet/runner.py"]), base_env()),
+        RuntimeKind::Python => (python_argv(), base_env()),
         RuntimeKind::Node => (node_argv(manifest.limits.memory), base_env()),
         RuntimeKind::Exec | RuntimeKind::Custom => {
             let mut whole = base_env();
@@ -86,6 +86,23 @@ pub fn launch(manifest: &Manifest, env: &BTreeMap<String, String>) -> Launch {
     let channel = manifest.runtime.stays();
     let init = if channel { init(manifest, env) } else { serde_json::Value::Null };
     Launch { argv, env: whole, cwd: CODE_DIR.to_owned(), channel, init }
+}
+
+/// The runner to start ahead, before it is known what it serves; `None` for runtimes that have no runner of ours. What it is
+/// told later is the init of [`launch`].
+#[must_use]
+pub fn ahead(kind: RuntimeKind, memory: ByteSize) -> Option<Launch> {
+    let argv = match kind {
+        RuntimeKind::Python => python_argv(),
+        RuntimeKind::Node => node_argv(memory),
+        RuntimeKind::Exec | RuntimeKind::Custom => return None,
+    };
+    // The code is not there yet: runners go to it when they are told where it is.
+    Some(Launch { argv, env: base_env(), cwd: "/".to_owned(), channel: true, init: serde_json::Value::Null })
+}
+
+fn python_argv() -> Vec<String> {
+    ["/usr/bin/python3", "-I", "-B", "/run/runlet/runner.py"].map(str::to_owned).into()
 }
 
 /// The environment that every program in a sandbox has.
@@ -117,6 +134,7 @@ fn init(manifest: &Manifest, env: &BTreeMap<String, String>) -> serde_json::Valu
         "env": env,
         "limits": { "memory": limits.memory.0, "tmp": limits.tmp.0, "timeout_ms": timeout_ms },
         "concurrency": manifest.concurrency,
+        "reset": manifest.reset,
     })
 }
 
@@ -146,6 +164,7 @@ mod tests {
                 "handler": "main.handle", "code": "/var/task", "env": {"HOME": "/var/task", "TOKEN": "hush"},
                 "limits": {"memory": 134_217_728, "tmp": 16_777_216, "timeout_ms": 10_000},
                 "concurrency": 1,
+                "reset": "warm",
             })
         );
     }

@@ -7,11 +7,13 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::engine::{Accepted, DedupKey, NewInvocation, Reply, Submission};
 use runlet_core::id::InvocationId;
+use runlet_core::invocation::InvocationState;
 use runlet_core::name::{BadName, FunctionName, RevisionDigest};
 use runlet_core::problem::{Code, Problem};
 use runlet_core::target::{Target, Which};
 use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
@@ -19,6 +21,7 @@ use super::errors::ApiError;
 use super::input::Input;
 use super::shapes::Anything;
 use super::streamed;
+use super::when::{When, known, when};
 use crate::http::{front, reply};
 
 /// Largest payload.
@@ -44,7 +47,10 @@ const OUTCOME: HeaderName = HeaderName::from_static("runlet-outcome");
     params(
         ("name" = String, Path, description = "`NAME`, `NAME@ALIAS` or `NAME@sha256:...`", pattern = "^[a-z0-9-]{1,63}(@[a-z0-9:-]{1,71})?$"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: have it queued, and do not wait"),
-        ("Idempotency-Key" = Option<String>, Header, description = "With `respond-async`: a repeat gets the first invocation", max_length = 200)
+        ("Idempotency-Key" = Option<String>, Header, description = "With `respond-async`: a repeat gets the first invocation", max_length = 200),
+        ("Runlet-Delay" = Option<String>, Header, description = "With `respond-async`: not before so long from now, like `10m`"),
+        ("Runlet-Not-Before" = Option<String>, Header, description = "With `respond-async`: not before this moment (RFC 3339)"),
+        ("Runlet-Priority" = Option<i16>, Header, description = "With `respond-async`: higher goes first, 0 is usual", minimum = -100, maximum = 100)
     ),
     request_body(content = Anything, content_type = "application/json", description = "The event, 25 MiB at most; any content type"),
     responses(
@@ -63,6 +69,7 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
     let target: Target = name.parse().map_err(|error: BadName| ApiError::invalid(error.to_string()))?;
     let respond_async = input.header(PREFER).is_some_and(wants_async);
     let key = idempotency_key(&input, respond_async)?;
+    let When { not_before, priority } = when(&input, respond_async)?;
     let content_type = input.header(CONTENT_TYPE).map(str::to_owned);
     if content_type.as_deref().is_some_and(is_json) && !body.bytes.is_empty() {
         serde_json::from_slice::<IgnoredAny>(&body.bytes)
@@ -78,7 +85,8 @@ pub(super) async fn call(name: String, mut input: Input) -> Result<Response, Api
         cause: Cause { trace: front::trace(&input.headers), ..Cause::of_kind(CauseKind::Http) },
         payload: body.bytes.clone(),
         content_type,
-        priority: 0,
+        priority,
+        not_before,
         deadline: None,
     };
     if respond_async {
@@ -94,11 +102,18 @@ pub(super) struct AcceptedInvocation {
     function: FunctionName,
     /// Whether its key was known, so that nothing new was queued.
     repeated: bool,
+    /// For a repeat: the state that the first one is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<InvocationState>,
+    /// For a repeat of one that has succeeded: its result, if that is JSON of 256 KiB at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
 }
 
 impl From<Accepted> for AcceptedInvocation {
     fn from(accepted: Accepted) -> Self {
-        Self { id: accepted.invocation, function: accepted.function, repeated: accepted.repeated }
+        let Accepted { invocation: id, function, repeated } = accepted;
+        Self { id, function, repeated, state: None, result: None }
     }
 }
 
@@ -132,7 +147,10 @@ async fn submit(input: &Input, invocation: NewInvocation) -> Result<Response, Ap
         return Err(ApiError::new(Code::Internal, "the engine accepted nothing; the server's log tells more"));
     };
     let location = format!("/v1/invocations/{}", accepted.invocation);
-    let body = AcceptedBody { invocation: accepted.into() };
+    let mut body = AcceptedBody { invocation: accepted.into() };
+    if body.invocation.repeated {
+        (body.invocation.state, body.invocation.result) = known(input, body.invocation.id).await?;
+    }
     let mut response = reply::json(StatusCode::ACCEPTED, &body);
     reply::set(&mut response, LOCATION, &location);
     response.headers_mut().insert(APPLIED, HeaderValue::from_static("respond-async"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use runlet_core::manifest::{EnvValue, Manifest, TriggerSpec};
+use runlet_core::manifest::{Destination, EnvValue, Manifest, TriggerSpec};
 use runlet_core::name::{FunctionName, Namespace, SecretName};
 use runlet_core::problem::Problem;
 use runlet_core::store::function::{Function, NewRevision};
@@ -112,6 +112,12 @@ pub(super) fn secrets_exist(input: &Input, manifest: &Manifest) -> Result<(), St
              and restarts it"
         ));
     }
+    for (table, destination) in destinations(manifest) {
+        let Destination::Http { secret: name, .. } = destination else { continue };
+        let Some(secret) = input.api.secrets.get(namespace, name) else { continue };
+        runlet_integrations::can_sign(&secret)
+            .map_err(|what| format!("function.toml: {table}.secret: secret `{name}` {what}"))?;
+    }
     for trigger in &manifest.triggers {
         let TriggerSpec::Webhook(hook) = trigger else { continue };
         let secret = hook.secret.as_ref().and_then(|name| Some((name, input.api.secrets.get(namespace, name)?)));
@@ -134,7 +140,18 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
         TriggerSpec::Webhook(hook) => Some(("trigger.secret".to_owned(), hook.secret.as_ref()?)),
         TriggerSpec::Cron(_) => None,
     });
-    env.chain(triggers)
+    let destinations = destinations(manifest).filter_map(|(table, destination)| match destination {
+        Destination::Http { secret, .. } => Some((format!("{table}.secret"), secret)),
+        Destination::Function { .. } => None,
+    });
+    env.chain(triggers).chain(destinations)
+}
+
+/// Who is told of ends, with the tables that say so.
+fn destinations(manifest: &Manifest) -> impl Iterator<Item = (&'static str, &Destination)> {
+    [("on_success", &manifest.on_success), ("on_failure", &manifest.on_failure)]
+        .into_iter()
+        .filter_map(|(table, destination)| Some((table, destination.as_ref()?)))
 }
 
 fn hooks(namespace: &Namespace, manifest: &Manifest) -> Vec<String> {

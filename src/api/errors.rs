@@ -70,9 +70,13 @@ impl ApiError {
     }
 
     /// The code.
-    #[cfg(test)]
     pub(crate) fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// What is wrong, in words.
+    pub(crate) fn detail(&self) -> String {
+        self.0.detail.clone()
     }
 
     /// The response.

@@ -19,6 +19,7 @@ use warp::reply::Response;
 use super::Api;
 use super::errors::ApiError;
 use super::input::{Input, answer, input};
+use super::rerun::rerun;
 use super::shapes::{Anything, Octets};
 use crate::http::reply;
 
@@ -36,7 +37,9 @@ pub(super) fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let explain = part("explain").then(|id, input| answer(explain(id, input)));
     let cancel =
         warp::post().and(one()).and(warp::path("cancel")).and(input(api)).then(|id, input| answer(cancel(id, input)));
-    let routes = show.or(result).unify().or(payload).unify().or(explain).unify().or(cancel).unify();
+    let again =
+        warp::post().and(one()).and(warp::path("rerun")).and(input(api)).then(|id, input| answer(rerun(id, input)));
+    let routes = show.or(result).unify().or(payload).unify().or(explain).unify().or(cancel).unify().or(again).unify();
     warp::path("invocations").and(routes).boxed()
 }
 
@@ -52,11 +55,11 @@ pub(super) struct ExplanationBody {
     explanation: Explanation,
 }
 
-fn checked(id: &str) -> Result<InvocationId, ApiError> {
+pub(super) fn checked(id: &str) -> Result<InvocationId, ApiError> {
     id.parse().map_err(|error: runlet_core::id::BadId| ApiError::invalid(error.to_string()))
 }
 
-async fn fetch(input: &Input, id: InvocationId) -> Result<Invocation, ApiError> {
+pub(super) async fn fetch(input: &Input, id: InvocationId) -> Result<Invocation, ApiError> {
     let invocation = input.api.store.invocation(input.namespace(), id).await?;
     let seen = invocation.filter(|invocation| !input.caller.only_ci || invocation.cause.kind == CauseKind::Ci);
     seen.ok_or_else(|| ApiError::not_found("invocation", id))

@@ -8,7 +8,9 @@
 
 mod aliases;
 mod auth;
+mod callbacks;
 mod calls;
+mod dead_letters;
 mod deliveries;
 mod deploy;
 mod errors;
@@ -25,6 +27,7 @@ mod leases;
 mod openapi;
 mod precondition;
 mod query;
+mod rerun;
 mod revisions;
 mod routes;
 mod settings;
@@ -33,6 +36,7 @@ mod streamed;
 mod system;
 mod tokens;
 mod triggers;
+mod when;
 
 use std::sync::Arc;
 
@@ -159,6 +163,10 @@ fn filter(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(executions::filter(api))
         .unify()
         .or(deliveries::filter(api))
+        .unify()
+        .or(dead_letters::filter(api))
+        .unify()
+        .or(callbacks::filter(api))
         .unify()
         .or(tokens::filter(api))
         .unify()

@@ -31,8 +31,8 @@ use super::errors::ApiError;
 use super::input::{Input, answer, input};
 use super::routes::{Access, ROUTES, Route};
 use super::{
-    Api, aliases, calls, deliveries, deploy, exec, executions, functions, history, hooks, invocations, leases,
-    revisions, settings, system, tokens, triggers,
+    Api, aliases, callbacks, calls, dead_letters, deliveries, deploy, exec, executions, functions, history, hooks,
+    invocations, leases, rerun, revisions, settings, system, tokens, triggers,
 };
 use crate::http::reply;
 
@@ -73,6 +73,15 @@ const TOKEN: &str = "token";
         invocations::payload,
         invocations::explain,
         invocations::cancel,
+        rerun::rerun,
+        dead_letters::list,
+        dead_letters::redrive_many,
+        dead_letters::redrive_one,
+        dead_letters::drop,
+        callbacks::list,
+        callbacks::show,
+        callbacks::retry,
+        callbacks::cancel,
         executions::list,
         executions::show,
         executions::logs,
@@ -98,6 +107,7 @@ const TOKEN: &str = "token";
     tags(
         (name = "functions", description = "What is deployed, its revisions and aliases"),
         (name = "calls", description = "Calling functions, and what became of calls"),
+        (name = "callbacks", description = "Who was told how asynchronous work ended"),
         (name = "history", description = "Executions and their output, deliveries"),
         (name = "leases", description = "Sandboxes to run commands in, for CI systems and for people"),
         (name = "hooks", description = "Webhooks"),

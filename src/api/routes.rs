@@ -55,7 +55,7 @@ const DEPLOYER_CI: Access = Access::RoleOrCi(Role::Deployer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 /// Every route.
-pub(crate) static ROUTES: [Route; 44] = [
+pub(crate) static ROUTES: [Route; 53] = [
     route(Method::GET, "/healthz", Access::Anyone),
     route(Method::GET, "/metrics", Access::Operator),
     route(Method::POST, "/hooks/{path..}", Access::Signed),
@@ -78,6 +78,15 @@ pub(crate) static ROUTES: [Route; 44] = [
     route(Method::GET, "/v1/invocations/{id}/payload", VIEWER),
     route(Method::GET, "/v1/invocations/{id}/explain", VIEWER),
     route(Method::POST, "/v1/invocations/{id}/cancel", INVOKER_CI),
+    route(Method::POST, "/v1/invocations/{id}/rerun", INVOKER),
+    route(Method::GET, "/v1/dead_letters", VIEWER),
+    route(Method::POST, "/v1/dead_letters/redrive", INVOKER),
+    route(Method::POST, "/v1/dead_letters/{id}/redrive", INVOKER),
+    route(Method::DELETE, "/v1/dead_letters/{id}", INVOKER),
+    route(Method::GET, "/v1/callbacks", VIEWER),
+    route(Method::GET, "/v1/callbacks/{id}", VIEWER),
+    route(Method::POST, "/v1/callbacks/{id}/retry", INVOKER),
+    route(Method::POST, "/v1/callbacks/{id}/cancel", INVOKER),
     route(Method::GET, "/v1/executions", VIEWER_CI),
     route(Method::GET, "/v1/executions/{id}", VIEWER_CI),
     route(Method::GET, "/v1/executions/{id}/logs", VIEWER_CI),

@@ -11,8 +11,9 @@ use runlet_core::name::Namespace;
 use runlet_core::token::TokenSecret;
 
 use super::{
-    alias, cancel, ci, completions, config, cron, deliveries, deploy, doctor, exec, executions, functions, history,
-    invoke, logs, revisions, rm, rollback, set, show, token, triggers, wait, why,
+    alias, callbacks, cancel, ci, completions, config, cron, dead_letters, deliveries, deploy, doctor, exec,
+    executions, functions, history, invoke, logs, rerun, revisions, rm, rollback, set, show, token, triggers, wait,
+    why,
 };
 
 /// Runs functions in sandboxes, started by webhooks and calls, and keeps every execution on record
@@ -110,6 +111,16 @@ pub(crate) enum ClientCommand {
     Wait(wait::WaitArgs),
     /// Cancel an invocation: a waiting one never starts, a running one is killed
     Cancel(cancel::CancelArgs),
+    /// Run an invocation again, with the same event
+    Rerun(rerun::RerunArgs),
+    /// List asynchronous work that failed for good
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Have dead letters run again, or drop them
+    DeadLetter(dead_letters::DeadLetterArgs),
+    /// List callbacks: who was told how asynchronous work ended
+    Callbacks(callbacks::CallbacksArgs),
+    /// Look at a callback, try it now, or cancel it
+    Callback(callbacks::CallbackArgs),
     /// List webhook deliveries, newest first
     Deliveries(deliveries::DeliveriesArgs),
     /// List triggers: hooks and schedules, with the next tick
@@ -267,6 +278,12 @@ mod tests {
             "runlet invoke Bad_Name",
             "runlet invoke a --idempotency-key k",
             "runlet invoke a --content-type text/plain",
+            "runlet invoke a --delay 10m",
+            "runlet invoke a --async --delay 10m --at 2026-01-31T12:00:00Z",
+            "runlet invoke a --async --priority 101",
+            "runlet dead-letter redrive",
+            "runlet dead-letter redrive inv_06fcy5swzhp7d2w7k3s6cdyj1m --all",
+            "runlet rerun exe",
             "runlet invoke a@",
             "runlet rollback a --to v1",
             "runlet alias set a current",

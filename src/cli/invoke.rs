@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use runlet_core::target::Target;
+use runlet_core::unit::Span;
 use serde_json::{Value, json};
 
 use super::errors::CliError;
@@ -25,6 +26,7 @@ JSON text and @FILE.json are sent as application/json, any other file and stdin 
 Examples:
   runlet invoke hello-sh --data '{\"name\":\"you\"}'
   runlet invoke on-push --data @push.json --async
+  runlet invoke nightly --async --delay 10m
   runlet invoke on-push@live --data @push.json
   gzip -c big.log | runlet invoke count --data -")]
 pub(crate) struct InvokeArgs {
@@ -43,6 +45,16 @@ pub(crate) struct InvokeArgs {
     /// A repeat with the same key gives the first invocation back while that one lives or has succeeded
     #[arg(long, value_name = "KEY", requires = "asynchronous")]
     idempotency_key: Option<String>,
+    /// Not before so long from now
+    #[arg(long, value_name = "SPAN", requires = "asynchronous", conflicts_with = "at")]
+    delay: Option<Span>,
+    /// Not before this moment, like 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", requires = "asynchronous")]
+    at: Option<String>,
+    /// Before all that waits with a lower one; from -100 to 100, 0 is usual
+    #[arg(long, value_name = "N", requires = "asynchronous", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i16).range(-100..=100))]
+    priority: Option<i16>,
 }
 
 /// Sends the event; prints the result, or the invocation's id.
@@ -67,6 +79,12 @@ async fn accept(session: &Session, call: Call, args: &InvokeArgs) -> Result<(), 
     if let Some(key) = &args.idempotency_key {
         call = call.header("idempotency-key", key.as_str());
     }
+    let delay = args.delay.map(|delay| ("runlet-delay", delay.to_string()));
+    let at = args.at.clone().map(|at| ("runlet-not-before", at));
+    let priority = args.priority.map(|priority| ("runlet-priority", priority.to_string()));
+    for (name, value) in [delay, at, priority].into_iter().flatten() {
+        call = call.header(name, value.as_str());
+    }
     let answer = session.ask(call).await?;
     if session.json {
         return output::document(&answer.body);
@@ -78,7 +96,10 @@ async fn accept(session: &Session, call: Call, args: &InvokeArgs) -> Result<(), 
     })?;
     output::line(id)?;
     if invocation["repeated"] == true {
-        output::note("this key was known: it is the first invocation's id, and nothing new was queued");
+        let state = invocation["state"].as_str().map_or_else(String::new, |state| format!(", which is {state}"));
+        output::note(&format!(
+            "this key was known: it is the first invocation's id{state}, and nothing new was queued"
+        ));
     }
     Ok(())
 }

@@ -8,11 +8,13 @@
 
 mod alias;
 mod args;
+mod callbacks;
 mod cancel;
 mod ci;
 mod completions;
 mod config;
 mod cron;
+mod dead_letters;
 mod deliveries;
 mod deploy;
 mod doctor;
@@ -27,6 +29,7 @@ mod invoke;
 mod logs;
 mod output;
 mod page;
+mod rerun;
 mod revision;
 mod revisions;
 mod rm;
@@ -92,6 +95,11 @@ async fn verb(session: &Session, command: ClientCommand) -> Result<ExitCode, Cli
         ClientCommand::Cancel(args) => cancel::run(session, &args).await,
         ClientCommand::Rm(args) => rm::run(session, &args).await,
         ClientCommand::Deliveries(args) => deliveries::run(session, &args).await,
+        ClientCommand::Rerun(args) => rerun::run(session, &args).await,
+        ClientCommand::DeadLetters(args) => dead_letters::list(session, &args).await,
+        ClientCommand::DeadLetter(args) => dead_letters::run(session, &args).await,
+        ClientCommand::Callbacks(args) => callbacks::list(session, &args).await,
+        ClientCommand::Callback(args) => callbacks::run(session, &args).await,
         ClientCommand::Triggers(args) => triggers::list(session, &args).await,
         ClientCommand::Trigger(args) => triggers::run(session, &args).await,
         ClientCommand::History(args) => history::run(session, &args).await,

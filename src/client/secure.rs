@@ -61,23 +61,28 @@ impl Secure {
     pub(super) fn new(name: &str) -> Result<Self, TrustError> {
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let server = ServerName::try_from(bare.to_owned()).map_err(|_| TrustError::Name(bare.to_owned()))?;
-        let path = match std::env::var_os(CA_FILE).filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
-            None => SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(TrustError::NoSystem)?,
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(TrustError::Library)?
-            .with_root_certificates(roots(&path)?)
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server })
+        Ok(Self { connector: TlsConnector::from(trusted()?), name: server })
     }
 
     /// Shakes hands.
     pub(super) async fn over(self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.connector.connect(self.name, stream).await
     }
+}
+
+/// A client's side of TLS that trusts whom it is told to.
+pub(crate) fn trusted() -> Result<Arc<ClientConfig>, TrustError> {
+    let path = match std::env::var_os(CA_FILE).filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(TrustError::NoSystem)?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TrustError::Library)?
+        .with_root_certificates(roots(&path)?)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TrustError> {

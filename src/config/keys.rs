@@ -131,6 +131,9 @@ pub(super) const KEYS: &[Key] = &[
         text.parse().map_err(|error: runlet_core::unit::BadUnit| format!("{error}; or write \"auto\""))
     }),
     key!(log_format, Text, |text: &str| text.parse()),
+    key!("stems.python", stems.python, Number, |text: &str| number(text, 0, 1000)),
+    key!("stems.node", stems.node, Number, |text: &str| number(text, 0, 1000)),
+    key!("stems.exec", stems.exec, Number, |text: &str| number(text, 0, 1000)),
     key!("ci.network", ci.network, Text, network, |network: &Network| network.as_str().to_owned()),
     key!("ci.idle", ci.idle, Text, some_span),
     key!("ci.after", ci.after, Text, span),
@@ -146,6 +149,16 @@ pub(super) const KEYS: &[Key] = &[
     key!("ci.gitlab.max_pids", ci.gitlab.most.pids, Number, |text: &str| number(text, 4, 1_000_000)),
     key!("ci.gitlab.max_tmp", ci.gitlab.most.tmp, Text, |text: &str| size(text, ByteSize::mib(1))),
     key!("ci.gitlab.max_timeout", ci.gitlab.most.timeout, Text, some_span),
+    key!("callbacks.allow", callbacks.allow, Text, |text: &str| {
+        text.parse().map_err(|error: runlet_integrations::callback::BadNetworks| error.to_string())
+    }),
+    key!("callbacks.timeout", callbacks.timeout, Text, |text: &str| {
+        let timeout = some_span(text)?;
+        if timeout.0 > Duration::from_secs(120) {
+            return Err("a receiver that takes longer holds others up; write at most \"2m\"".to_owned());
+        }
+        Ok::<_, String>(timeout)
+    }),
     key!("tls.cert", tls_cert, Text, some_path, shown_path),
     key!("tls.key", tls_key, Text, some_path, shown_path),
     key!("metrics.public", metrics_public, Switch, switch, ToString::to_string),

@@ -22,6 +22,8 @@ use std::time::Duration;
 use runlet_core::disk::Floor;
 use runlet_core::name::{Namespace, SecretName};
 use runlet_core::unit::{ByteSize, Span};
+use runlet_executor::engine::StemCounts;
+use runlet_integrations::callback::Networks;
 
 pub(crate) use error::ConfigError;
 pub(crate) use load::{Flags, check, load};
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     pub max_waiting: u32,
     /// Most accepted work that waits, per namespace.
     pub max_queued: u32,
+    /// Sandboxes that are started ahead, per runtime.
+    pub stems: StemCounts,
     /// An idle sandbox is destroyed after this time.
     pub idle_timeout: Span,
     /// Largest result of a call.
@@ -75,6 +79,8 @@ pub(crate) struct Config {
     pub postgres_bin: Option<PathBuf>,
     /// Jobs of CI systems.
     pub ci: ci::CiConfig,
+    /// Callbacks.
+    pub callbacks: CallbackConfig,
     /// The server's certificate; with its key.
     pub tls_cert: Option<PathBuf>,
     /// The key of the certificate.
@@ -114,6 +120,7 @@ impl Default for Config {
             max_sandboxes: 256,
             max_waiting: 1024,
             max_queued: 10_000,
+            stems: StemCounts::default(),
             idle_timeout: Span(Duration::from_secs(60)),
             max_result: ByteSize::mib(16),
             max_log: ByteSize::mib(64),
@@ -126,6 +133,7 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             postgres_bin: None,
             ci: ci::CiConfig::default(),
+            callbacks: CallbackConfig { allow: Networks::default(), timeout: Span(Duration::from_secs(15)) },
             tls_cert: None,
             tls_key: None,
             metrics_public: false,
@@ -136,6 +144,15 @@ impl Default for Config {
             secrets: BTreeMap::new(),
         }
     }
+}
+
+/// The table `[callbacks]`.
+#[derive(Debug, Clone)]
+pub(crate) struct CallbackConfig {
+    /// Networks that callbacks may go to besides the public ones.
+    pub allow: Networks,
+    /// How long a receiver may take.
+    pub timeout: Span,
 }
 
 /// How log lines are written.

@@ -46,12 +46,13 @@ pub(crate) fn bundle(directory: &Path, argv: &[&str]) -> anyhow::Result<()> {
 
 /// crun refuses a hybrid host: it gets a mount namespace without the v2 mount. The same `unshare` is put before the others, so
 /// that all commands pay for it alike.
-fn starters(directory: &Path) -> Vec<Starter> {
+pub(crate) fn wrapped(argv: &[&str]) -> Vec<String> {
     let private = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
-    let wrapped = |argv: &[&str]| {
-        let head = ["unshare", "-m", "--propagation", "private", "sh", "-c", private, "sh"];
-        head.iter().chain(argv).map(|part| (*part).to_owned()).collect::<Vec<String>>()
-    };
+    let head = ["unshare", "-m", "--propagation", "private", "sh", "-c", private, "sh"];
+    head.iter().chain(argv).map(|part| (*part).to_owned()).collect()
+}
+
+fn starters(directory: &Path) -> Vec<Starter> {
     let bundle = directory.to_string_lossy().into_owned();
     let mut all = vec![Starter::Runlet];
     for name in ["crun", "runc"] {

@@ -42,6 +42,17 @@ impl Target {
         Ok(sender)
     }
 
+    /// A GET of the path.
+    pub(crate) async fn get(&self) -> anyhow::Result<Bytes> {
+        let mut sender = self.connect().await?;
+        let mut request = Request::get(&self.path).header("host", "localhost");
+        for (name, value) in self.headers.iter().filter(|(name, _)| name != "content-type") {
+            request = request.header(name, value);
+        }
+        let answer = sender.send_request(request.body(Full::new(Bytes::new()))?).await?;
+        Ok(answer.into_body().collect().await?.to_bytes())
+    }
+
     pub(crate) async fn once(&self, sender: &mut SendRequest<Full<Bytes>>, unique: usize) -> anyhow::Result<Bytes> {
         let mut request = Request::post(&self.path).header("host", "localhost");
         for (name, value) in &self.headers {

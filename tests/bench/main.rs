@@ -10,12 +10,14 @@
     reason = "figures for people"
 )]
 
+mod asynchronous;
 mod ci;
 mod cold;
 mod cron;
 mod load;
 mod process;
 mod reference;
+mod stem;
 mod table;
 mod under_test;
 mod warm;
@@ -65,6 +67,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     let only = std::env::var("RUNLET_BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
     table::heading();
+    server.stems_are_there().await?;
     let idle = server.memory()?;
     for language in [Language::Python, Language::Node] {
         if wanted(language.name()) {
@@ -74,16 +77,22 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     if wanted("cold") {
         cold::measure(server, scale).await?;
     }
+    if wanted("stem") {
+        stem::measure(server, scale).await?;
+    }
     if wanted("ci") {
         ci::measure(server, scale).await?;
     }
     if wanted("webhook") {
         webhook::measure(server, scale).await?;
     }
+    if wanted("async") {
+        asynchronous::measure(server, scale).await?;
+    }
     if wanted("cron") {
         cron::measure(server, scale).await?;
     }
-    table::memory("idle, before the first call", &idle);
+    table::memory("idle, before the first call, with what is started ahead", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
     Ok(())
 }

@@ -15,6 +15,19 @@ if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
     } || echo "bench: could not install ${missing[*]}: these references are left out" >&2
 fi
 
+# npm's reference; without node or npm it is left out.
+peers=$(realpath -m "${CARGO_TARGET_DIR:-target}/bench-peers")
+if command -v npm >/dev/null; then
+    mkdir -p "$peers"
+    cp tests/bench/graphile.mjs "$peers/"
+    if [ -d "$peers/node_modules/graphile-worker" ] ||
+        (cd "$peers" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error graphile-worker@0.17.3 >&2); then
+        export RUNLET_BENCH_PEERS=$peers
+    else
+        echo "bench: could not install graphile-worker: this reference is left out" >&2
+    fi
+fi
+
 cargo build --release --locked --bin runlet >&2
 if [ -n "${RUNLET_BENCH_QUICK:-}${RUNLET_BENCH_ONLY:-}" ]; then
     exec cargo bench --locked --bench bench -q

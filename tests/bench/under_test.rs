@@ -46,6 +46,9 @@ const HOOK: [(&str, &str); 2] = [
     ("main.py", "def handle(event, context):\n    return None\n"),
 ];
 
+/// Sandboxes that are started ahead: python, node, exec. Ten python functions are to be called first at once.
+pub(crate) const STEMS: [u32; 3] = [12, 2, 4];
+
 pub(crate) struct Server {
     child: Child,
     directory: tempfile::TempDir,
@@ -70,8 +73,8 @@ impl Server {
         std::fs::write(&secret, SECRET)?;
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         let config = format!(
-            "listen = \"127.0.0.1:0\"\nrun_dir = \"/run/runlet-bench\"\ncgroup_parent = \"/runlet-bench\"\nmax_queued = 1000000\nidle_timeout = \"10m\"\n[secrets.bench]\nfile = {:?}\nnamespaces = [\"default\"]\n",
-            secret
+            "listen = \"127.0.0.1:0\"\nrun_dir = \"/run/runlet-bench\"\ncgroup_parent = \"/runlet-bench\"\nmax_queued = 1000000\nidle_timeout = \"10m\"\n[stems]\npython = {}\nnode = {}\nexec = {}\n[secrets.bench]\nfile = {:?}\nnamespaces = [\"default\"]\n",
+            STEMS[0], STEMS[1], STEMS[2], secret
         );
         std::fs::write(directory.path().join("config.toml"), config)?;
         let mut child = Command::new(&binary)
@@ -136,13 +139,18 @@ impl Server {
         self.directory.path().join("data")
     }
 
-    /// Connections to its own Postgres.
-    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+    /// The directory of its own Postgres's socket.
+    pub(crate) fn socket(&self) -> anyhow::Result<PathBuf> {
         let entries = std::fs::read_dir(self.data().join("postgres"))?.flatten();
-        let socket = entries
+        entries
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|kind| kind == "sock"))
-            .context("the private Postgres's socket directory")?;
+            .context("the private Postgres's socket directory")
+    }
+
+    /// Connections to its own Postgres.
+    pub(crate) async fn database(&self, connections: u32) -> anyhow::Result<PgPool> {
+        let socket = self.socket()?;
         let options = PgConnectOptions::new_without_pgpass().socket(socket).username("runlet").database("postgres");
         Ok(PgPoolOptions::new().max_connections(connections).connect_with(options).await?)
     }
@@ -153,6 +161,21 @@ impl Server {
 
     pub(crate) fn memory(&self) -> anyhow::Result<Vec<Memory>> {
         Ok(process::memory(self.pid()))
+    }
+
+    /// Waits until all sandboxes that are to be started ahead are there.
+    pub(crate) async fn stems_are_there(&self) -> anyhow::Result<()> {
+        let mut capacity = self.call("", "");
+        "/v1/capacity".clone_into(&mut capacity.path);
+        for _ in 0..3000 {
+            let body = capacity.get().await?;
+            let told: serde_json::Value = serde_json::from_slice(&body)?;
+            if told["capacity"]["stems"] == STEMS.iter().sum::<u32>() {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        anyhow::bail!("the stems are not there after half a minute")
     }
 
     /// A synchronous call of a function.

@@ -39,14 +39,14 @@ printf %s "$n"
 "#;
 
 /// Counts opens of effect files from outside.
-struct Observer {
+pub(super) struct Observer {
     child: Child,
     opens: Arc<Mutex<BTreeMap<usize, u64>>>,
 }
 
 impl Observer {
     /// Watches the `effects` directory of every revision that is unpacked below `revisions`.
-    fn start(revisions: &Path) -> Self {
+    pub(super) fn start(revisions: &Path) -> Self {
         let script = include_str!("../security/observer.py");
         let mut command = Command::new("python3");
         command.args(["-u", "-c", script]).arg(revisions);
@@ -68,7 +68,7 @@ impl Observer {
         Self { child, opens }
     }
 
-    fn count(&self, n: usize) -> u64 {
+    pub(super) fn count(&self, n: usize) -> u64 {
         self.opens.lock().expect("no panic holds it").get(&n).copied().unwrap_or(0)
     }
 }

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::disk::SmallDisk;
 use super::http::{Address, Request};
 use super::leaks::Traces;
-use super::wait::{secs, until_some};
+use super::wait::{secs, until, until_some};
 
 /// The secret that `gh-hook` names in every test.
 pub(crate) const HOOK_SECRET: &str = "It's a Secret to Everybody";
@@ -26,11 +26,26 @@ pub(crate) struct Builder {
     tables: String,
     files: Vec<(String, Vec<u8>)>,
     alone: bool,
+    stems: Option<Stems>,
     disk: Option<u32>,
     binary: Option<PathBuf>,
 }
 
+/// How many sandboxes are started ahead. Most tests have none: what they count is their own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stems {
+    pub(crate) python: u32,
+    pub(crate) node: u32,
+    pub(crate) exec: u32,
+}
+
 impl Builder {
+    /// So many sandboxes are started ahead, and are there when [`Builder::start`] returns.
+    pub(crate) fn stems(mut self, python: u32, node: u32, exec: u32) -> Self {
+        self.stems = Some(Stems { python, node, exec });
+        self
+    }
+
     /// A line of the configuration file, above its tables.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push_str(&format!("{key} = {value}\n"));
@@ -91,11 +106,18 @@ impl Builder {
         // Not below `here`: a mount there would be taken for one that a sandbox has left.
         let disk = self.disk.map(|mib| SmallDisk::mount(PathBuf::from(format!("/var/tmp/disk-of-{cgroup}")), mib));
         let data = disk.as_ref().map_or_else(|| base.path().join("data"), |disk| disk.at.clone());
+        let Stems { python, node, exec } = self.stems.unwrap_or(Stems { python: 0, node: 0, exec: 0 });
+        // Another release may not know the table.
+        let stems = match self.binary {
+            None => format!("[stems]\npython = {python}\nnode = {node}\nexec = {exec}\n"),
+            Some(_) => String::new(),
+        };
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = \"{}\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}\
+            "listen = \"127.0.0.1:0\"\ndata_dir = \"{}\"\nrun_dir = \"{here}/run\"\ncgroup_parent = \"/{cgroup}\"\n{}{}\
              [secrets.gh-hook]\nfile = \"{here}/gh-hook\"\nnamespaces = [\"default\"]\n{}",
             data.display(),
             self.settings,
+            stems,
             self.tables.replace("BASE", here),
         );
         private_file(&base.path().join("gh-hook"), HOOK_SECRET);
@@ -117,6 +139,9 @@ impl Builder {
             _turn: turn,
         };
         host.boot();
+        if self.stems.is_some() {
+            host.wait_stems(python + node + exec);
+        }
         host
     }
 }
@@ -239,6 +264,11 @@ impl TestHost {
         let status = self.stop();
         assert!(status.success(), "{status}");
         self.restart();
+    }
+
+    /// Waits until so many sandboxes have been started ahead.
+    pub(crate) fn wait_stems(&self, count: u32) {
+        until(&format!("{count} stems are there"), secs(60), || self.get("/v1/capacity")["capacity"]["stems"] == count);
     }
 
     pub(crate) fn pid(&self) -> u32 {

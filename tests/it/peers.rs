@@ -19,13 +19,19 @@ pub(crate) const GITLAB: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZ
 const KIND: &str = "def handle(event, context):\n    return context.cause.normalised['kind']\n";
 const TYPE: &str = "def handle(event, context):\n    return event['type']\n";
 
-/// Runs a program of `tests/peers` against the host; returns what it says it has done.
-fn run(host: &TestHost, program: &str, secret: &str, args: &[PathBuf]) -> Value {
+/// The directory of the programs, with the packages that they need.
+pub(crate) fn installed() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below the target directory");
     let peers = target.join("peers");
     let installed = Command::new(here.join("install.sh")).arg(&peers).status().expect("bash is there");
     assert!(installed.success(), "tests/peers/install.sh failed");
+    peers
+}
+
+/// Runs a program of `tests/peers` against the host; returns what it says it has done.
+fn run(host: &TestHost, program: &str, secret: &str, args: &[PathBuf]) -> Value {
+    let peers = installed();
     let interpreter = if program.ends_with(".py") { "/usr/bin/python3" } else { "node" };
     let output = Command::new(interpreter)
         .arg(peers.join(program))

@@ -6,16 +6,39 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::host::TestHost;
+use super::host::{Builder, TestHost};
 use super::wait::secs;
 
 const PROBE: &str = include_str!("../security/probe.py");
 const SYSCALLS: &str = include_str!("../security/syscalls.py");
 const BOMBS: &str = include_str!("../security/bombs.py");
 
-#[test]
-fn from_inside_the_world_is_small_and_powerless() {
-    let host = TestHost::start();
+/// Tests of the profile, for sandboxes that are made for a call and for those that were started ahead.
+macro_rules! however_it_came_to_be {
+    ($($name:ident),* $(,)?) => {
+        mod cold {
+            $(#[test] fn $name() { super::$name(super::TestHost::builder()); })*
+        }
+        mod stem {
+            $(#[test] fn $name() { super::$name(super::TestHost::builder().stems(3, 0, 1)); })*
+        }
+    };
+}
+
+however_it_came_to_be!(
+    from_inside_the_world_is_small_and_powerless,
+    the_host_says_the_same_from_outside,
+    forbidden_system_calls_are_refused,
+    system_calls_of_another_architecture_kill,
+    one_function_cannot_read_another,
+    files_of_the_host_are_neither_written_nor_leaked,
+    memory_in_every_disguise_ends_as_oom_or_enospc,
+    the_limits_are_the_kernels,
+    the_code_sees_its_context_and_nothing_more,
+);
+
+fn from_inside_the_world_is_small_and_powerless(builder: Builder) {
+    let host = builder.start();
     host.python("probe", "", PROBE);
     let seen = host.value("probe", &json!({"port": host.address().port()}));
     let status = &seen["status"];
@@ -46,9 +69,8 @@ fn from_inside_the_world_is_small_and_powerless() {
     host.finish();
 }
 
-#[test]
-fn the_host_says_the_same_from_outside() {
-    let host = TestHost::start();
+fn the_host_says_the_same_from_outside(builder: Builder) {
+    let host = builder.start();
     host.python(
         "sleep",
         "timeout = \"1m\"\n",
@@ -90,9 +112,8 @@ fn namespaces(pid: u32) -> Vec<(String, String)> {
     ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"].map(of).to_vec()
 }
 
-#[test]
-fn forbidden_system_calls_are_refused() {
-    let host = TestHost::start();
+fn forbidden_system_calls_are_refused(builder: Builder) {
+    let host = builder.start();
     host.python("calls", "timeout = \"30s\"\n", SYSCALLS);
     let results = host.value("calls", &json!({"what": "all"}));
     let results = results.as_object().expect("a map");
@@ -104,9 +125,8 @@ fn forbidden_system_calls_are_refused() {
     host.finish();
 }
 
-#[test]
-fn system_calls_of_another_architecture_kill() {
-    let host = TestHost::start();
+fn system_calls_of_another_architecture_kill(builder: Builder) {
+    let host = builder.start();
     host.python("calls", "", SYSCALLS);
     assert_eq!(host.value("calls", &json!({"what": "native"})), json!("alive"), "the machine code itself works");
     for what in ["int80", "x32"] {
@@ -117,9 +137,8 @@ fn system_calls_of_another_architecture_kill() {
     host.finish();
 }
 
-#[test]
-fn one_function_cannot_read_another() {
-    let host = TestHost::start();
+fn one_function_cannot_read_another(builder: Builder) {
+    let host = builder.start();
     let secret = "canary-5c1f9e";
     host.python("victim", "timeout = \"1m\"\n[env]\nTOKEN = \"canary-5c1f9e\"\n", &format!(
         "import time\nMARK = '{secret}'\n\ndef handle(event, context):\n    open('/tmp/mark', 'w').write(MARK)\n    time.sleep(3600)\n"
@@ -135,9 +154,8 @@ fn one_function_cannot_read_another() {
     host.finish();
 }
 
-#[test]
-fn files_of_the_host_are_neither_written_nor_leaked() {
-    let host = TestHost::start();
+fn files_of_the_host_are_neither_written_nor_leaked(builder: Builder) {
+    let host = builder.start();
     let canary = host.scratch().join("canary");
     std::fs::write(&canary, "canary").expect("it is writable");
     host.python("probe", "", PROBE);
@@ -148,9 +166,8 @@ fn files_of_the_host_are_neither_written_nor_leaked() {
     host.finish();
 }
 
-#[test]
-fn memory_in_every_disguise_ends_as_oom_or_enospc() {
-    let host = TestHost::start();
+fn memory_in_every_disguise_ends_as_oom_or_enospc(builder: Builder) {
+    let host = builder.start();
     host.python("bombs", "memory = \"64MiB\"\ntmp = \"8MiB\"\ntimeout = \"30s\"\nreset = \"fresh\"\n", BOMBS);
     for what in ["heap", "memfd"] {
         let answer = host.call("bombs", &json!({ "what": what })).expect(502);
@@ -209,9 +226,8 @@ fn a_daemon_does_not_survive_its_execution() {
     host.finish();
 }
 
-#[test]
-fn the_limits_are_the_kernels() {
-    let host = TestHost::start();
+fn the_limits_are_the_kernels(builder: Builder) {
+    let host = builder.start();
     host.python("f", "memory = \"96MiB\"\npids = 40\ncpu = 0.5\n", "import time\n\ndef handle(event, context):\n    start = time.process_time(), time.monotonic()\n    while time.monotonic() - start[1] < 2:\n        pass\n    return time.process_time() - start[0]\n");
     let used = host.value("f", &json!(null));
     assert!(used.as_f64().is_some_and(|used| used < 1.4), "half a CPU for two seconds is one: {used}");
@@ -233,9 +249,8 @@ fn the_limits_are_the_kernels() {
     host.finish();
 }
 
-#[test]
-fn the_code_sees_its_context_and_nothing_more() {
-    let host = TestHost::builder().secret("deploy-token", &["default"]).start();
+fn the_code_sees_its_context_and_nothing_more(builder: Builder) {
+    let host = builder.secret("deploy-token", &["default"]).start();
     let code = "import os\n\ndef handle(event, context):\n    return {'context': {k: getattr(context, k) for k in ('namespace', 'function', 'revision', 'invocation', 'execution', 'attempt', 'deadline_ms', 'memory_limit')}, 'env': dict(os.environ), 'kind': context.cause.kind}\n";
     host.python("f", "[env]\nGREETING = \"hi\"\nTOKEN = { secret = \"deploy-token\" }\n", code);
     let answer = host.call("f", &json!(null)).expect(200);

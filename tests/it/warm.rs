@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::calls::execution_id;
 use super::host::TestHost;
-use super::wait::secs;
+use super::wait::{scaled, secs};
 
 const COUNTER: &str = "calls = 0\n\ndef handle(event, context):\n    global calls\n    calls += 1\n    return calls\n";
 
@@ -80,6 +80,22 @@ fn a_warm_sandbox_that_died_while_idle_is_replaced_without_an_error() {
         let answer = host.call("f", &json!(null)).expect(200);
         assert_ne!(execution_id(&first), execution_id(&answer));
         assert_ne!(host.executed(&first)["sandbox"], host.executed(&answer)["sandbox"]);
+    }
+    host.finish();
+}
+
+#[test]
+fn a_call_that_meets_the_death_of_its_warm_sandbox_is_given_another() {
+    let host = TestHost::start();
+    host.python("f", "", "def handle(event, context):\n    return 1\n");
+    host.call("f", &json!(null)).expect(200);
+    for _ in 0..scaled(15, 200) {
+        // No pause: the call comes while the kernel still takes the sandbox down.
+        for pid in host.traces.sandboxed() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        host.call("f", &json!(null)).expect(200);
     }
     host.finish();
 }

@@ -1,5 +1,6 @@
 //! The rules of `function.toml` that its text alone can break.
 
+mod after;
 mod cron;
 mod trigger;
 
@@ -7,9 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use after::{RawDestination, RawRetry};
 use trigger::RawTrigger;
 
-use super::{Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, RuntimeKind};
+use super::{Destination, Durability, EnvValue, Manifest, ManifestError, OnLost, Reset, Retry, RuntimeKind};
 use crate::limits::Limits;
 use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
@@ -35,6 +37,9 @@ struct Raw {
     on_lost: Option<OnLost>,
     durability: Option<Durability>,
     envelope: Option<String>,
+    retry: Option<RawRetry>,
+    on_success: Option<RawDestination>,
+    on_failure: Option<RawDestination>,
     #[serde(default)]
     env: BTreeMap<String, EnvValue>,
     #[serde(default)]
@@ -120,6 +125,9 @@ impl Check<'_> {
             );
         }
         self.env(&raw.env)?;
+        let retry = self.retry(raw.retry)?;
+        let on_success = self.destination("on_success", raw.on_success, &raw.name)?;
+        let on_failure = self.destination("on_failure", raw.on_failure, &raw.name)?;
         let triggers = raw
             .trigger
             .into_iter()
@@ -136,6 +144,9 @@ impl Check<'_> {
             max_concurrency,
             concurrency,
             on_lost: raw.on_lost.unwrap_or_default(),
+            retry,
+            on_success,
+            on_failure,
             durability: raw.durability.unwrap_or_default(),
             env: raw.env,
             triggers,
@@ -160,6 +171,9 @@ impl Check<'_> {
             }
             2..=1000 if reset == Reset::Fresh => {
                 self.fail("concurrency", "`reset = \"fresh\"` is a sandbox per invocation; leave one of the two out")
+            }
+            2..=1000 if reset == Reset::Fork => {
+                self.fail("concurrency", "`reset = \"fork\"` makes one call at a time; leave one of the two out")
             }
             many @ 2..=1000 => Ok(many),
             _ => self.fail("concurrency", "write how many calls may run in one sandbox at a time, from 1 to 1000"),
@@ -188,12 +202,14 @@ impl Check<'_> {
             (Some("warm"), _) => {
                 self.fail("reset", "an exec function starts a process per invocation; write \"fresh\" or leave it out")
             }
+            (Some("fork"), RuntimeKind::Python) => Ok(Reset::Fork),
             (Some("fork"), _) => {
-                self.fail("reset", "\"fork\" is not available in this version; write \"warm\" or \"fresh\"")
+                self.fail("reset", "only python functions fork; write \"fresh\", or \"warm\" where a runner stays")
             }
-            (Some(other), _) => {
-                self.fail("reset", format!("`{other}` is not a reset policy; write \"warm\" or \"fresh\""))
-            }
+            (Some(other), _) => self.fail(
+                "reset",
+                format!("`{other}` is not a reset policy; write \"warm\", \"fresh\" or, for python, \"fork\""),
+            ),
         }
     }
 
@@ -248,6 +264,23 @@ impl Check<'_> {
             );
         }
         Ok(limits)
+    }
+
+    fn in_table(&self, table: &str, (key, message): (&str, String)) -> ManifestError {
+        ManifestError { line: self.lines.of(table, 0, key), key: format!("{table}.{key}"), message }
+    }
+
+    fn retry(&self, raw: Option<RawRetry>) -> Result<Retry, ManifestError> {
+        raw.map_or_else(|| Ok(Retry::default()), |raw| raw.checked().map_err(|broken| self.in_table("retry", broken)))
+    }
+
+    fn destination(
+        &self,
+        table: &str,
+        raw: Option<RawDestination>,
+        of: &FunctionName,
+    ) -> Result<Option<Destination>, ManifestError> {
+        raw.map(|raw| raw.checked(of).map_err(|broken| self.in_table(table, broken))).transpose()
     }
 
     fn env(&self, env: &BTreeMap<String, EnvValue>) -> Result<(), ManifestError> {

@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
 use super::spill::Placed;
-use super::text::{clean, count, json, noun};
+use super::text::{clean, count, json, noun, word};
 use super::{Store, StoreError, answered};
 use crate::clock::{self, Timestamp};
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
 use crate::id::{DeliveryId, InvocationId};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
-use crate::unit::ByteSize;
+use crate::unit::{ByteSize, Span};
 
 /// Longest key that is stored as it is; an index entry has a bound.
 const LONGEST_KEY: usize = 255;
@@ -25,6 +25,7 @@ struct Plan {
     on_lost: String,
     max_concurrency: i32,
     memory: Value,
+    max_age: Option<String>,
 }
 
 impl Store {
@@ -106,7 +107,8 @@ async fn plan(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Optio
     let plan = sqlx::query_as!(
         Plan,
         r#"SELECT r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
-               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!"
+               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!",
+               r.manifest #>> '{retry,max_age}' AS max_age
            FROM functions f
            JOIN revisions r ON r.namespace = f.namespace AND r.digest = COALESCE($3, f.revision) AND r.manifest ->> 'name' = f.name
            WHERE f.namespace = $1 AND f.name = $2"#,
@@ -196,6 +198,9 @@ async fn insert(
 ) -> Result<(), StoreError> {
     let content_type = invocation.content_type.as_deref().map(clean);
     let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
+    let max_age = plan.max_age.as_deref().map(|age| word::<Span>("revisions", &plan.revision, age)).transpose()?;
+    let oldest = max_age.map(|age| invocation.not_before.unwrap_or(now).max(now) + age.0);
+    let deadline = [invocation.deadline, oldest].into_iter().flatten().min();
     sqlx::query!(
         "WITH invocation AS (
            INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions,
@@ -204,7 +209,7 @@ async fn insert(
          )
          INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory,
              priority, not_before, deadline)
-         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, $15, $16, now(), $10)",
+         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, $15, $16, GREATEST(now(), $18), $10)",
         id.uuid(),
         invocation.namespace.as_str(),
         invocation.function.as_str(),
@@ -214,7 +219,7 @@ async fn insert(
         content_type.as_deref(),
         payload.bytes.as_ref(),
         count(invocation.payload.len() as u64),
-        invocation.deadline,
+        deadline,
         now,
         plan.reset,
         plan.on_lost,
@@ -222,6 +227,7 @@ async fn insert(
         count(memory.0),
         invocation.priority,
         payload.file.as_deref(),
+        invocation.not_before,
     )
     .execute(tx)
     .await?;

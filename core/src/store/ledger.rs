@@ -18,6 +18,7 @@ mod start;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::engine::NewInvocation;
 use crate::execution::{Remains, StartKind, Usage};
 use crate::id::{ExecutionId, InvocationId};
-use crate::manifest::Reset;
+use crate::manifest::{Destination, Reset};
 use crate::name::{Namespace, RevisionDigest};
 use crate::outcome::Outcome;
 
@@ -87,8 +88,11 @@ pub struct Finish {
     pub log_bytes: u64,
     /// Bytes of output that were not kept.
     pub log_dropped: u64,
-    /// Whether a lost execution of queued work is to be tried again (a new row in the queue's state, attempt + 1).
-    pub retry: bool,
+    /// For queued work that did not succeed: it is to be executed again after this pause (attempt + 1), unless it was cancelled or
+    /// its deadline comes first. A lost one only until it has been lost too often.
+    pub retry: Option<Duration>,
+    /// For queued work: who is told, if this is the end of the invocation.
+    pub tell: Option<Destination>,
     /// When it ended.
     pub at: Timestamp,
 }

@@ -7,6 +7,7 @@ pub mod alias;
 mod blob;
 pub mod cron;
 pub mod current;
+pub mod dead_letter;
 pub mod delivery;
 pub mod error;
 pub mod execution;
@@ -14,6 +15,7 @@ pub mod function;
 pub mod lease;
 pub mod ledger;
 pub mod log;
+pub mod outbox;
 pub mod partition;
 pub mod private;
 pub mod queue;
@@ -78,6 +80,8 @@ struct Inner {
     spill: Option<Spill>,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
+    /// Rung when an end was written that somebody is to be told of.
+    callbacks: tokio::sync::Notify,
     /// How far the spool of this server has been written.
     progress: Arc<spool::Progress>,
 }
@@ -123,6 +127,7 @@ impl Store {
                 spill,
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
+                callbacks: tokio::sync::Notify::new(),
                 progress: Arc::default(),
             }),
         };

@@ -124,6 +124,20 @@ impl Store {
         Ok(age)
     }
 
+    /// The moment before which a piece of work that waits is not started; `None` where it does not wait.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn due(&self, invocation: InvocationId) -> Result<Option<Timestamp>, StoreError> {
+        let due = sqlx::query_scalar!(
+            "SELECT not_before FROM queue WHERE invocation = $1 AND lease_until IS NULL AND not_before < 'infinity'",
+            invocation.uuid(),
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(due)
+    }
+
     /// Pieces of work that wait in a namespace: the bound for accepting more.
     ///
     /// # Errors

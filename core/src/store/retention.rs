@@ -91,6 +91,7 @@ impl Store {
                 removed.days = days::drop_before(&mut connection, Retention::first_kept(keep, today)).await?;
             }
             removed.rows = rows::remove(self, retention, today).await?;
+            rows::remove_orphans(self, Retention::first_kept(Retention::LEAST, today)).await?;
         }
         removed.shelves = self.remove_files(&mut connection, retention, today).await?;
         sqlx::Connection::close(connection).await?;

@@ -174,6 +174,7 @@ pub(crate) fn invocation(function: &str) -> NewInvocation {
         content_type: Some("application/json".to_owned()),
         dedup: None,
         priority: 0,
+        not_before: None,
         deadline: None,
     }
 }
@@ -205,6 +206,8 @@ pub(crate) async fn get(store: &Store, id: InvocationId) -> Invocation {
 }
 
 pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
+    let lost = outcome.kind == runlet_core::outcome::OutcomeKind::Lost;
+    let retry = lost.then(|| runlet_core::manifest::Retry::after_lost(claimed.attempt));
     Finish {
         execution: claimed.execution,
         invocation: claimed.invocation,
@@ -217,7 +220,8 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         remains: None,
         log_bytes: 0,
         log_dropped: 0,
-        retry: true,
+        retry,
+        tell: None,
         at: clock::now(),
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
         remains: Some(Remains::default()),
         log_bytes: 3,
         log_dropped: 4,
-        retry: false,
+        retry: None,
+        tell: None,
         at: clock::now(),
     }
 }

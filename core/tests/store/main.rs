@@ -10,6 +10,7 @@ mod function;
 mod history;
 mod host;
 mod ledger;
+mod outbox;
 mod private;
 mod retention;
 mod schema;

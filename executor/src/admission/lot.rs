@@ -182,14 +182,10 @@ impl<T: Handle> Lot<T> {
         self.remove_where(|_| true)
     }
 
-    /// Takes out all that `which` names; each is asked about once.
+    /// Takes out all that `which` names, longest parked first; each is asked about once.
     pub(super) fn remove_where(&mut self, mut which: impl FnMut(&mut Parked<T>) -> bool) -> Vec<Parked<T>> {
-        let mut found: Vec<(u64, u64)> = Vec::new();
-        for (at, parked) in self.parked.values_mut() {
-            if which(parked) {
-                found.push((*at, parked.room));
-            }
-        }
+        let asked = self.parked.values_mut().map(|(at, parked)| (*at, parked.room, which(parked)));
+        let mut found: Vec<(u64, u64)> = asked.filter(|asked| asked.2).map(|(at, room, _)| (at, room)).collect();
         found.sort_unstable();
         found.into_iter().filter_map(|(_, room)| self.remove(room)).collect()
     }

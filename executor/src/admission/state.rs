@@ -7,7 +7,7 @@
 //! again but leave, as many as it takes; for a short while ([`Bounds::grace`]) those stay that have work to do. A
 //! sandbox that several calls share is as good as parked for whoever finds a free slot in it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use runlet_core::id::InvocationId;
 use runlet_core::name::{Namespace, RevisionDigest};
@@ -83,6 +83,8 @@ pub(super) struct Book<T: Handle, W> {
     leaving: HashMap<u64, u64>,
     leaving_memory: u64,
     lot: Lot<T>,
+    /// Sandboxes that are nobody's yet, oldest first: the first to leave.
+    spares: BTreeMap<u64, T>,
     lines: Lines,
     waiters: HashMap<u64, Waiter<W>>,
     /// Those that come back with their turn: before all others, in this order.
@@ -113,6 +115,7 @@ impl<T: Handle, W> Book<T, W> {
             leaving: HashMap::new(),
             leaving_memory: 0,
             lot: Lot::new(),
+            spares: BTreeMap::new(),
             lines: Lines::new(weights),
             waiters: HashMap::new(),
             returning: VecDeque::new(),
@@ -135,6 +138,50 @@ impl<T: Handle, W> Book<T, W> {
     /// Sandboxes that wait for their next execution.
     pub(super) fn parked(&self) -> u32 {
         self.lot.idle().0
+    }
+
+    /// Sandboxes that are nobody's yet.
+    pub(super) fn spares(&self) -> u32 {
+        u32::try_from(self.spares.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Room for a sandbox that is nobody's yet: only what no one else wants now.
+    pub(super) fn spare_room(&mut self, memory: u64) -> Option<u64> {
+        if self.closed || self.is_short() || !self.fits(memory) {
+            return None;
+        }
+        self.memory += memory;
+        self.next += 1;
+        self.rooms.insert(self.next, Taker { memory, namespace: Namespace::default_namespace(), who: None });
+        Some(self.next)
+    }
+
+    /// A sandbox that is nobody's yet is there.
+    pub(super) fn park_spare(&mut self, room: u64, handle: T) -> Effects<T, W> {
+        let mut effects = Effects::none();
+        self.spares.insert(room, handle);
+        if self.closed {
+            effects.evict.extend(self.unpark_spare(room));
+        } else if self.is_short() {
+            self.pump(None, &mut effects);
+        }
+        effects
+    }
+
+    /// Such a sandbox has been taken, or ends: its room will come free soon.
+    pub(super) fn unpark_spare(&mut self, room: u64) -> Option<T> {
+        let handle = self.spares.remove(&room)?;
+        let memory = self.rooms.get(&room).map_or(0, |taker| taker.memory);
+        if self.leaving.insert(room, memory).is_none() {
+            self.leaving_memory += memory;
+        }
+        Some(handle)
+    }
+
+    /// The oldest of them has to leave.
+    fn send_spare_away(&mut self) -> Option<T> {
+        let room = *self.spares.first_key_value()?.0;
+        self.unpark_spare(room)
     }
 
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes before all others.
@@ -249,6 +296,10 @@ impl<T: Handle, W> Book<T, W> {
 
     fn evict_for_resize(&mut self, rooms: &[u64], wanted: u64, effects: &mut Effects<T, W>) {
         while wanted.saturating_sub(self.leaving_memory) > self.bounds.memory {
+            if let Some(handle) = self.send_spare_away() {
+                effects.evict.push(handle);
+                continue;
+            }
             let Some(room) = self.lot.longest_idle().map(|parked| parked.room).find(|room| !rooms.contains(room))
             else {
                 break;
@@ -342,8 +393,11 @@ impl<T: Handle, W> Book<T, W> {
         tickets.sort_unstable();
         let answers =
             tickets.into_iter().filter_map(|ticket| self.remove_waiter(ticket)).map(|waiter| waiter.answer).collect();
-        let parked = self.lot.remove_all();
-        (parked.into_iter().map(|parked| self.leave_lot(parked)).collect(), answers)
+        let mut handles: Vec<T> = self.lot.remove_all().into_iter().map(|parked| self.leave_lot(parked)).collect();
+        while let Some(handle) = self.send_spare_away() {
+            handles.push(handle);
+        }
+        (handles, answers)
     }
 
     /// How many sandboxes could start now, and the memory for them, bytes. None while somebody waits for room.
@@ -352,9 +406,11 @@ impl<T: Handle, W> Book<T, W> {
             return (0, 0);
         }
         let (parked, memory) = self.lot.idle();
+        let of_spares =
+            self.spares.keys().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum::<u64>();
         (
-            self.bounds.sandboxes.saturating_sub(self.sandboxes()).saturating_add(parked),
-            self.bounds.memory.saturating_sub(self.memory) + memory,
+            self.bounds.sandboxes.saturating_sub(self.sandboxes()).saturating_add(parked).saturating_add(self.spares()),
+            self.bounds.memory.saturating_sub(self.memory) + memory + of_spares,
         )
     }
 
@@ -514,6 +570,10 @@ impl<T: Handle, W> Book<T, W> {
         }
         let overdue = self.is_overdue();
         while !self.will_fit(want.memory) {
+            if let Some(handle) = self.send_spare_away() {
+                effects.evict.push(handle);
+                continue;
+            }
             let idle = self.lot.longest_idle().find(|parked| overdue || !self.is_wanted(parked));
             let Some(room) = idle.map(|parked| parked.room) else { break };
             effects.evict.extend(self.send_away(room));
@@ -555,7 +615,7 @@ impl<T: Handle, W> Book<T, W> {
     /// Who takes the memory: function, bytes and sandboxes, most first.
     pub(super) fn takers(&self, most: usize) -> Vec<(Namespace, Who, u64, u32)> {
         let mut sums: HashMap<(&Namespace, &Who), (u64, u32)> = HashMap::new();
-        for taker in self.rooms.values() {
+        for (_, taker) in self.rooms.iter().filter(|(room, _)| !self.spares.contains_key(*room)) {
             let sum = sums.entry((&taker.namespace, &taker.who)).or_default();
             *sum = (sum.0 + taker.memory, sum.1 + 1);
         }

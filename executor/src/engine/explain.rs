@@ -1,5 +1,6 @@
 //! Why an invocation waits, and behind what.
 
+use chrono::SecondsFormat;
 use runlet_core::engine::{EngineError, Explanation, Holder, Limit};
 use runlet_core::execution::ExecutionState;
 use runlet_core::id::InvocationId;
@@ -83,8 +84,14 @@ impl Shared {
             return Ok((Some(Limit::Stopping), "this server is stopping; it waits for the next one".to_owned()));
         }
         if !place.due {
-            let at = place.not_before.format("%Y-%m-%d %H:%M:%S UTC");
-            return Ok((Some(Limit::NotBefore), format!("it is not to start before {at}")));
+            let due = place.not_before.to_rfc3339_opts(SecondsFormat::Millis, true);
+            let reason = match (&invocation.outcome, invocation.attempts) {
+                (Some(outcome), attempts @ 1..) => {
+                    format!("attempt {attempts} ended with outcome {}; the next one is due at {due}", outcome.kind)
+                }
+                _ => format!("it is delayed until {due}"),
+            };
+            return Ok((Some(Limit::NotBefore), reason));
         }
         if let Err(low) = self.options.disk.check() {
             return Ok((Some(Limit::Disk), low.to_string()));

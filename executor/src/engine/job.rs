@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use runlet_core::backoff;
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
 use runlet_core::engine::{Network, ResultPiece};
+use runlet_core::execution::StartKind;
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
 use runlet_core::limits::Limits;
-use runlet_core::manifest::{EnvValue, Manifest, OnLost, Reset};
+use runlet_core::lineage::Lineage;
+use runlet_core::manifest::{Destination, EnvValue, Manifest, OnLost, Reset, Retry};
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
@@ -78,12 +82,31 @@ impl Job {
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset == Reset::Warm && self.manifest.runtime.stays()
+        self.manifest.reset != Reset::Fresh && self.manifest.runtime.stays()
     }
 
-    /// Whether it is to be executed again if its execution is lost. Code that has not begun is never run twice by that.
-    pub(super) fn retries(&self, began: bool) -> bool {
-        self.fence.is_some() && (!began || self.manifest.on_lost == OnLost::Retry)
+    /// What a start in a sandbox is that has served its revision before.
+    pub(super) fn start_again(&self) -> StartKind {
+        if self.manifest.reset == Reset::Fork { StartKind::Fork } else { StartKind::Warm }
+    }
+
+    /// The pause after which it is to be executed again, having ended like this; `None`: it is not. Synchronous calls never are.
+    /// Code that has not begun is not run twice by being lost.
+    pub(super) fn again_after(&self, outcome: OutcomeKind, began: bool) -> Option<Duration> {
+        self.fence?;
+        if outcome == OutcomeKind::Lost {
+            let wanted = !began || self.manifest.on_lost == OnLost::Retry;
+            return wanted.then(|| Retry::after_lost(self.attempt));
+        }
+        self.manifest.retry.after(outcome, self.attempt, backoff::dice())
+    }
+
+    /// Who is told of an end like this. Of a synchronous call nobody is: its caller knows.
+    pub(super) fn tells(&self, outcome: OutcomeKind) -> Option<Destination> {
+        self.fence?;
+        let destination =
+            if outcome == OutcomeKind::Ok { &self.manifest.on_success } else { &self.manifest.on_failure };
+        destination.clone()
     }
 
     pub(super) fn sandbox(&self) -> SandboxRequest {
@@ -109,12 +132,12 @@ impl Job {
     /// The runner to start, for runtimes that have one.
     pub(super) fn launch(&self, env: &BTreeMap<String, String>) -> Launch {
         let launch = runlet_runtimes::launch::launch(&self.manifest, env);
-        Launch { init: launch.init.clone(), process: process(launch) }
+        Launch { init: launch.init.clone(), process: launch.into() }
     }
 
     /// The program to run once, with the facts about this execution in its environment and in a file.
     pub(super) fn program(&self, env: &BTreeMap<String, String>, deadline: Timestamp) -> ProcessSpec {
-        let mut process = process(runlet_runtimes::launch::launch(&self.manifest, env));
+        let mut process = ProcessSpec::from(runlet_runtimes::launch::launch(&self.manifest, env));
         process.env.extend(self.facts(deadline).into_iter().map(|(name, value)| (name.to_owned(), value)));
         process.env.extend(self.cause.event_variables());
         process.files.push((CONTEXT_FILE.to_owned(), self.context(deadline).get().to_owned()));
@@ -137,7 +160,7 @@ impl Job {
 
     /// What the code is told of it besides the event, as JSON.
     fn context(&self, deadline: Timestamp) -> Box<RawValue> {
-        let Cause { kind, trigger, delivery, headers, normalised, trace, .. } = &self.cause;
+        let Cause { kind, trigger, delivery, of, lineage, headers, normalised, trace, .. } = &self.cause;
         let context = Context {
             traceparent: trace.as_ref().map(|trace| &trace.parent),
             tracestate: trace.as_ref().and_then(|trace| trace.state.as_deref()),
@@ -153,6 +176,8 @@ impl Job {
                 kind: *kind,
                 trigger: *trigger,
                 delivery: *delivery,
+                of: *of,
+                lineage: lineage.as_deref(),
                 headers,
                 normalised: normalised.as_ref(),
             },
@@ -205,6 +230,10 @@ struct Why<'a> {
     kind: CauseKind,
     trigger: Option<TriggerId>,
     delivery: Option<DeliveryId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<InvocationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<&'a Lineage>,
     headers: &'a BTreeMap<String, String>,
     normalised: Option<&'a serde_json::Value>,
 }
@@ -236,11 +265,6 @@ pub(super) fn environment(
         }
     };
     manifest.env.iter().map(resolve).collect()
-}
-
-fn process(launch: runlet_runtimes::launch::Launch) -> ProcessSpec {
-    let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
-    ProcessSpec { argv, env, cwd, stdin: false, channel, files: Vec::new() }
 }
 
 #[cfg(test)]

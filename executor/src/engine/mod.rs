@@ -41,12 +41,14 @@ use crate::host::Host;
 use crate::lease::Leases;
 use crate::pool::{Gate, Pool};
 use crate::revisions::Revisions;
+use crate::stems::Stems;
 use backlog::Backlog;
 use bell::Bell;
 use manifests::Manifests;
 use registry::Registry;
 use sizes::Sizes;
 
+pub use crate::stems::StemCounts;
 pub(crate) use claim::run_claim;
 pub use options::EngineOptions;
 
@@ -75,6 +77,7 @@ pub(crate) struct Shared {
     ledger: Ledger,
     spool: Spool,
     pool: Pool,
+    stems: Stems,
     revisions: Revisions,
     manifests: Manifests,
     backlog: Backlog,
@@ -103,6 +106,7 @@ impl LocalEngine {
         let tasks = TaskTracker::new();
         let ended = CancellationToken::new();
         let pool = Pool::new(gate.clone(), tasks.clone(), options.idle, ended.clone());
+        let stems = Stems::new(options.stems, host.clone(), pool.clone(), gate.clone(), tasks.clone());
         let shared = Shared {
             revisions: Revisions::new(&options.revisions_dir, store.clone()),
             manifests: Manifests::new(store.clone()),
@@ -123,6 +127,7 @@ impl LocalEngine {
             spool,
             gate,
             pool,
+            stems,
             tasks,
         };
         let shared = Arc::new(shared);

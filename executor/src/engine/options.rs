@@ -11,6 +11,8 @@ use runlet_core::secret::Secrets;
 use runlet_core::store::retention::Retention;
 use runlet_core::unit::ByteSize;
 
+use crate::stems::StemCounts;
+
 /// What the engine of a server is told by its configuration.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -28,6 +30,8 @@ pub struct EngineOptions {
     pub max_queued: u32,
     /// What share of the host each namespace has when all of them want it; 1 where nothing else is said.
     pub weights: HashMap<Namespace, u32>,
+    /// Sandboxes that are started ahead.
+    pub stems: StemCounts,
     /// A sandbox that is idle for so long is destroyed.
     pub idle: Duration,
     /// The largest result, bytes.

@@ -16,23 +16,30 @@ use super::Shared;
 use super::job::Job;
 use super::registry::{Live, Why};
 use crate::admission::{Seat, Slot, Turn};
-use crate::host::sandbox::{Sandbox, SandboxEnd};
+use crate::host::sandbox::SandboxEnd;
 use crate::lease::Leased;
 use crate::meter::Meter;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
 use crate::road::Road;
-use crate::session::{Invoked, Joined, Session, Spout, Terms, Ticket};
+use crate::session::{Blank, Invoked, Joined, Session, Spout, Terms, Ticket};
 
 /// A sandbox for an execution.
 pub(super) enum Placed {
     /// One that has served the revision before.
     Warm(Warm),
     /// A new one, and the environment of the code.
-    New { sandbox: Sandbox, room: Place, env: BTreeMap<String, String> },
+    New { made: Made, room: Place },
     /// One that it shares with others.
     Shared(Berth),
+}
+
+/// A sandbox in which none of the code has run, and the environment of the code.
+pub(super) struct Made {
+    blank: Blank,
+    start: StartKind,
+    env: BTreeMap<String, String>,
 }
 
 /// A place in a sandbox that several calls share.
@@ -112,7 +119,8 @@ impl Ended {
             invocation: job.invocation,
             namespace: job.namespace.clone(),
             fence: job.fence,
-            retry: outcome.kind == OutcomeKind::Lost && job.retries(self.began),
+            retry: job.again_after(outcome.kind, self.began),
+            tell: job.tells(outcome.kind),
             outcome,
             result: self.result.map(|(body, kind)| (body, kind.into())),
             usage: Usage {
@@ -172,10 +180,10 @@ impl Shared {
                     }
                 }
                 Seat::Opening(room, requests, handle, slot) => {
-                    let (sandbox, env) = self.make(job, room.number()).await?;
-                    self.pool.share(sandbox, room, job.launch(&env), requests);
+                    let Made { blank, start, env } = self.make(job, room.number()).await?;
+                    self.pool.share(blank, room, job.launch(&env), requests);
                     if let Some(ticket) = handle.ticket() {
-                        return Ok(Placed::Shared(Berth { ticket, slot, start: StartKind::Cold }));
+                        return Ok(Placed::Shared(Berth { ticket, slot, start }));
                     }
                 }
             }
@@ -185,12 +193,12 @@ impl Shared {
                 () = live.token.cancelled() => return Err(ended_early(live)),
             };
         };
-        let (sandbox, env) = self.make(job, room.number()).await?;
-        Ok(Placed::New { sandbox, room, env })
+        let made = self.make(job, room.number()).await?;
+        Ok(Placed::New { made, room })
     }
 
-    /// A new sandbox for the job, and the environment of its code.
-    async fn make(&self, job: &Job, room: u64) -> Result<(Sandbox, BTreeMap<String, String>), Outcome> {
+    /// A sandbox for the job that has been nobody's: one that was started ahead, or else a new one.
+    async fn make(&self, job: &Job, room: u64) -> Result<Made, Outcome> {
         let init_error = |why: String| Outcome::because(OutcomeKind::InitError, why);
         if let Some(missing) = runlet_runtimes::host::missing(job.manifest.runtime) {
             return Err(init_error(missing));
@@ -201,17 +209,21 @@ impl Shared {
             Err(error @ RevisionError::Store(..)) => return Err(lost(error)),
             Err(error) => return Err(init_error(error.to_string())),
         }
+        if let Some(blank) = self.stems.specialised(job.manifest.runtime, &job.revision, job.limits).await {
+            self.hold(job, room, blank.sandbox().reins()).await;
+            return Ok(Made { blank, start: StartKind::Stem, env });
+        }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
         self.hold(job, room, sandbox.reins()).await;
-        Ok((sandbox, env))
+        Ok(Made { blank: Blank::Bare(sandbox), start: StartKind::Cold, env })
     }
 
     /// Gives back a sandbox in which nothing was run.
     pub(super) async fn unplace(&self, job: &Job, placed: Placed) {
         match placed {
             Placed::Warm(warm) => self.pool.park(warm, job.function_key(), job.sandbox_key()),
-            Placed::New { sandbox, room, .. } => {
-                self.pool.bury(sandbox, room).await;
+            Placed::New { made, room } => {
+                self.pool.bury(made.blank.into_sandbox(), room).await;
             }
             Placed::Shared(berth) => drop(berth),
         }
@@ -225,31 +237,58 @@ impl Shared {
         let deadline = Deadline { at: Instant::now() + timeout, wall: clock::now() + timeout };
         let owner = (job.namespace.clone(), job.execution);
         let mut sink = LogSink::new(self.road(job), self.tasks.clone(), owner, self.options.max_log, deadline.at);
-        let ended = match placed {
-            Placed::Shared(berth) => self.run_shared(job, berth, deadline, live, &mut sink).await,
-            Placed::Warm(warm) => self.run_in(job, warm, StartKind::Warm, deadline, live, &mut sink).await,
-            Placed::New { sandbox, room, env } if job.manifest.runtime == RuntimeKind::Exec => {
-                self.run_program(job, Leased::new(sandbox, room), &env, deadline, live, &mut sink).await
-            }
-            Placed::New { sandbox, room, env } => {
-                let launch = job.launch(&env);
-                match Session::open(sandbox, launch, deadline.at.into_std(), &live.token, &mut sink).await {
-                    Ok(session) => {
-                        let warm = Warm { session: Box::new(session), room };
-                        self.run_in(job, warm, StartKind::Cold, deadline, live, &mut sink).await
-                    }
-                    Err((outcome, sandbox)) => {
-                        let end = self.pool.bury(sandbox, room).await;
-                        Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+        let mut placed = placed;
+        let ended = loop {
+            match placed {
+                Placed::Warm(warm) => {
+                    if let Some(ended) = self.run_in(job, warm, job.start_again(), deadline, live, &mut sink).await {
+                        break ended;
                     }
                 }
+                Placed::Shared(berth) => break self.run_shared(job, berth, deadline, live, &mut sink).await,
+                Placed::New { made, room } => break self.run_new(job, made, room, deadline, live, &mut sink).await,
             }
+            // It had died since its last call, which only this one has found out.
+            placed = match self.place_again(job, deadline, live).await {
+                Ok(placed) => placed,
+                Err(outcome) => break Ended::before(outcome),
+            };
         };
         drop(turn);
         Ended { log: sink.finish().await, ..ended }
     }
 
-    /// One call of a runner, which is kept for the next if that is allowed.
+    /// The first call in a sandbox that is to become the revision's.
+    async fn run_new(
+        &self,
+        job: &Job,
+        made: Made,
+        room: Place,
+        deadline: Deadline,
+        live: &Live,
+        sink: &mut LogSink,
+    ) -> Ended {
+        let Made { blank, start, env } = made;
+        if job.manifest.runtime == RuntimeKind::Exec {
+            let leased = Leased::new(blank.into_sandbox(), room);
+            return self.run_program(job, (leased, start), &env, deadline, live, sink).await;
+        }
+        let launch = job.launch(&env);
+        match Session::open(blank, launch, deadline.at.into_std(), &live.token, sink).await {
+            Ok(session) => {
+                let warm = Warm { session: Box::new(session), room };
+                let ended = self.run_in(job, warm, start, deadline, live, sink).await;
+                ended.unwrap_or_else(|| Ended::before(lost("the sandbox ended right after its start")))
+            }
+            Err((outcome, sandbox)) => {
+                let end = self.pool.bury(sandbox, room).await;
+                Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+            }
+        }
+    }
+
+    /// One call of a runner, which is kept for the next if that is allowed. `None`: a warm one had gone before it had read the call, and
+    /// none of the code ran.
     async fn run_in(
         &self,
         job: &Job,
@@ -258,26 +297,33 @@ impl Shared {
         deadline: Deadline,
         live: &Live,
         sink: &mut LogSink,
-    ) -> Ended {
+    ) -> Option<Ended> {
         let running = self.note(job, start, warm.session.sandbox().name());
         let (call, max) = (job.call(deadline.wall), self.options.max_result);
         let mut spout = job.spout();
         let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink, &mut spout).await;
+        // A runner of our own begins only when it has the whole call.
+        if invoked.unread && start == job.start_again() && job.manifest.runtime != RuntimeKind::Custom {
+            let pool = self.pool.clone();
+            self.tasks.spawn(async move { pool.bury(warm.session.into_sandbox(), warm.room).await });
+            return None;
+        }
         let keep = invoked.reusable && job.is_warm();
         let mut ended = Ended::after(invoked, Some(running), spout);
         if keep {
             ended.usage = warm.session.sandbox().meter().map(Meter::bill).unwrap_or_default();
             self.pool.park(warm, job.function_key(), job.sandbox_key());
-            return ended;
+            return Some(ended);
         }
         let sandbox = Arc::new(warm.session.into_sandbox());
         let end = self.pool.bury(Arc::clone(&sandbox), warm.room).await;
         let total = end.as_ref().map(|end| end.usage).unwrap_or_default();
-        let ended = ended.and_sandbox(end, start == StartKind::Cold);
-        match (start, sandbox.meter()) {
-            (StartKind::Warm, Some(meter)) => Ended { usage: meter.rest(total), ..ended },
+        let again = start == job.start_again();
+        let ended = ended.and_sandbox(end, !again);
+        Some(match sandbox.meter() {
+            Some(meter) if again => Ended { usage: meter.rest(total), ..ended },
             _ => ended,
-        }
+        })
     }
 
     /// One call in a sandbox that it shares with others. What it used cannot be told apart from what they used.
@@ -301,12 +347,17 @@ impl Shared {
         }
     }
 
-    async fn another_berth(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Berth, Outcome> {
+    /// Another place for a job that has its turn.
+    async fn place_again(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Placed, Outcome> {
         let seat = tokio::select! {
             seat = self.gate.again(job.want(), Some(deadline.at)) => seat.map_err(lost)?,
             () = live.token.cancelled() => return Err(ended_early(live)),
         };
-        match self.place(job, seat, live).await? {
+        self.place(job, seat, live).await
+    }
+
+    async fn another_berth(&self, job: &Job, deadline: Deadline, live: &Live) -> Result<Berth, Outcome> {
+        match self.place_again(job, deadline, live).await? {
             Placed::Shared(berth) => Ok(berth),
             placed => {
                 self.unplace(job, placed).await;
@@ -319,13 +370,13 @@ impl Shared {
     async fn run_program(
         &self,
         job: &Job,
-        leased: Leased,
+        (leased, start): (Leased, StartKind),
         env: &BTreeMap<String, String>,
         deadline: Deadline,
         live: &Live,
         sink: &mut LogSink,
     ) -> Ended {
-        let running = self.note(job, StartKind::Cold, leased.name());
+        let running = self.note(job, start, leased.name());
         let bounds = (deadline.at, self.options.max_result);
         let program = job.program(env, deadline.wall);
         let invoked = leased.run(program, job.payload.clone(), bounds, &live.token, sink).await;

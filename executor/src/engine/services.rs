@@ -30,6 +30,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     spawn(shared, renew);
     spawn(shared, reap);
     spawn(shared, partitions);
+    spawn(shared, stems);
 }
 
 /// Runs a service until the engine has ended.
@@ -130,6 +131,13 @@ async fn reap(shared: Arc<Shared>) {
             }
             Err(error) => tracing::warn!(%error, "could not look for expired claims"),
         }
+    }
+}
+
+/// Starts sandboxes ahead, once nothing of an earlier life is in the way.
+async fn stems(shared: Arc<Shared>) {
+    if shared.ready.subscribe().wait_for(|ready| *ready).await.is_ok() {
+        shared.stems.keep_full(&shared.stopping).await;
     }
 }
 

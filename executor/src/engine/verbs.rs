@@ -82,13 +82,14 @@ impl Engine for LocalEngine {
 
     fn capacity(&self) -> Capacity {
         let (memory_used, sandboxes, waiting) = self.shared.gate.usage();
-        let parked = self.shared.gate.parked();
+        let (parked, stems) = (self.shared.gate.parked(), self.shared.gate.spares());
         let bounds = self.shared.gate.bounds();
         Capacity {
             memory_total: bounds.memory,
             memory_used,
             sandboxes,
             parked,
+            stems,
             sandboxes_max: bounds.sandboxes,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
         }

@@ -31,6 +31,7 @@ pub(super) struct Waiting {
 pub(super) struct Shared {
     pub(super) control: AsyncFd<Seqpacket>,
     pub(super) programs: Mutex<HashMap<u32, Waiting>>,
+    pub(super) specialised: Mutex<Option<oneshot::Sender<Option<String>>>>,
     resized: Mutex<VecDeque<oneshot::Sender<Option<String>>>>,
     resizing: tokio::sync::Mutex<()>,
     pub(super) oom: Mutex<Vec<oneshot::Sender<bool>>>,
@@ -77,6 +78,7 @@ pub(super) async fn open(
     let shared = Arc::new(Shared {
         control,
         programs: Mutex::default(),
+        specialised: Mutex::default(),
         resized: Mutex::default(),
         resizing: tokio::sync::Mutex::default(),
         oom: Mutex::default(),
@@ -103,6 +105,11 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let end = loop {
         match receive(&shared).await.map(|(message, _)| message) {
             Some(FromShim::Program(program)) => tell(&shared, program),
+            Some(FromShim::Specialised(refusal)) => {
+                if let Some(waiting) = lock(&shared.specialised).take() {
+                    let _ = waiting.send(refusal);
+                }
+            }
             Some(FromShim::Resized(refusal)) => {
                 if let Some(waiting) = lock(&shared.resized).pop_front() {
                     let _ = waiting.send(refusal);
@@ -133,6 +140,7 @@ async fn read(shared: Arc<Shared>, ended: watch::Sender<Option<SandboxEnd>>) {
     let _ = ended.send(Some(end));
     lock(&shared.oom).clear();
     lock(&shared.usage).clear();
+    lock(&shared.specialised).take();
     lock(&shared.resized).clear();
     for (_, waiting) in lock(&shared.programs).drain() {
         if let Some(ended) = waiting.ended {

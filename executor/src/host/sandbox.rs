@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::driver::{Shared, Waiting, lock};
 use super::timer_span;
 use crate::meter::Meter;
-use crate::wire::message::{Spawn, ToShim};
+use crate::wire::message::{Spawn, Specialise, ToShim};
 
 /// What sandbox is wanted.
 #[derive(Debug, Clone)]
@@ -39,6 +39,15 @@ pub struct SandboxRequest {
     pub work: bool,
     /// The cache of its namespace that is mounted at `/cache`.
     pub cache: Option<String>,
+}
+
+impl SandboxRequest {
+    /// A sandbox that is nobody's yet.
+    #[must_use]
+    pub fn stem(runtime: RuntimeKind, limits: Limits) -> Self {
+        let namespace = Namespace::default_namespace();
+        Self { namespace, revision: None, runtime, limits, network: Network::None, work: false, cache: None }
+    }
 }
 
 /// Why a sandbox could not be made or used.
@@ -66,6 +75,9 @@ pub enum SandboxError {
     /// The shim answered with something else than was asked.
     #[error("the shim broke the protocol: {0}")]
     Protocol(String),
+    /// It could not be given to a revision.
+    #[error("could not give the sandbox to a revision: {0}")]
+    Specialise(String),
     /// A limit could not be changed.
     #[error("could not change the limits: {0}")]
     Resize(String),
@@ -266,6 +278,21 @@ impl Sandbox {
         lock(&self.shared.usage).push(answer);
         self.shared.send(&ToShim::Usage, &[]).await.ok()?;
         answered.await.ok()
+    }
+
+    /// Gives a sandbox that was made without a revision to one, for good: its code is mounted and its limits are set.
+    ///
+    /// # Errors
+    /// [`SandboxError::Specialise`] with the shim's reason; the sandbox is of no use then.
+    pub async fn specialise(&self, revision: RevisionDigest, limits: Limits) -> Result<(), SandboxError> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.shared.specialised).replace(answer);
+        self.shared.send(&ToShim::Specialise(Specialise { revision, limits }), &[]).await?;
+        match answered.await {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => Err(SandboxError::Specialise(refusal)),
+            Err(_) => Err(SandboxError::Gone),
+        }
     }
 
     /// Changes memory, cpu and pids limits while it runs.

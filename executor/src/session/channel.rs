@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use runlet_runtimes::frame::{Decoder, Frame, FrameError, HEADER, Kind, header};
 use serde::Serialize;
@@ -33,17 +34,25 @@ pub(super) struct Channel {
     body: Bytes,
     call: u64,
     open: bool,
+    /// Whether the other side went without having read all that was said.
+    unread: bool,
 }
 
 impl Channel {
     pub(super) fn new(stream: UnixStream) -> Self {
         let (decoder, unsent) = (Decoder::new(), BytesMut::new());
-        Self { stream, decoder, unsent, body: Bytes::new(), call: 0, open: true }
+        Self { stream, decoder, unsent, body: Bytes::new(), call: 0, open: true, unread: false }
     }
 
     /// Whether the other side may still say something.
     pub(super) const fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the other side is known to have gone without having read all that was said: a socket whose peer closes it with
+    /// bytes unread is reset, and one that cannot be written to has taken nothing.
+    pub(super) const fn went_unread(&self) -> bool {
+        self.unread
     }
 
     /// Queues a frame whose body is `value` as JSON.
@@ -93,6 +102,7 @@ impl Channel {
                 Ok(written) => self.unsent.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
+                    self.unread = true;
                     self.unsent.clear();
                     self.body.clear();
                 }
@@ -122,7 +132,10 @@ impl Channel {
             Ok(0) => self.open = false,
             Ok(_) => (),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(_) => self.open = false,
+            Err(error) => {
+                self.open = false;
+                self.unread |= error.kind() == io::ErrorKind::ConnectionReset;
+            }
         }
         true
     }
@@ -131,7 +144,9 @@ impl Channel {
     pub(super) fn read_last(&mut self) {
         for _ in 0..LAST_READS {
             let more = scratch::with(|buffer| {
-                let length = recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
+                let received = recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT);
+                self.unread |= received == Err(Errno::ECONNRESET);
+                let length = received.unwrap_or(0);
                 self.decoder.push(&buffer[..length]);
                 length > 0
             });
@@ -157,9 +172,7 @@ impl Channel {
     /// Whether the other side has said nothing and is there. Asks the kernel.
     pub(super) fn is_quiet(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        self.open
-            && self.decoder.is_empty()
-            && recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(nix::errno::Errno::EAGAIN)
+        self.open && self.decoder.is_empty() && recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     /// Gives back the memory of large bodies.

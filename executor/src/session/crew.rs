@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::native::Session;
-use super::{Invocation, Launch, OutputSink};
+use super::{Blank, Invocation, Launch, OutputSink};
 use crate::host::sandbox::Sandbox;
 use at_work::AtWork;
 
@@ -108,7 +108,7 @@ impl OutputSink for ToFirst<'_> {
 impl Crew {
     /// Starts the runner when the first call comes, and serves until nobody is left. Returns the sandbox, to be destroyed.
     /// `leave` keeps others from coming, and says whether that has worked.
-    pub(crate) async fn serve(self, sandbox: Sandbox, requests: Requests, leave: impl Fn(Leave) -> bool) -> Sandbox {
+    pub(crate) async fn serve(self, sandbox: Blank, requests: Requests, leave: impl Fn(Leave) -> bool) -> Sandbox {
         let Requests(mut requests) = requests;
         let first = tokio::select! {
             first = requests.recv() => first,
@@ -117,7 +117,7 @@ impl Crew {
         };
         let Some(first) = first else {
             leave(Leave::Unfit);
-            return sandbox;
+            return sandbox.into_sandbox();
         };
         let mut sink = ToFirst(&first.events);
         match Session::open(sandbox, self.launch, first.deadline, &self.ended, &mut sink).await {

@@ -5,6 +5,7 @@
 //! know which function it serves, who asked, and where output and results go.
 
 mod answer;
+mod blank;
 mod channel;
 mod crew;
 mod greeting;
@@ -26,6 +27,7 @@ use serde_json::value::RawValue;
 
 use crate::host::sandbox::ProcessSpec;
 
+pub use blank::Blank;
 pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
 pub use native::Session;
 pub use oneshot::run_once;
@@ -45,6 +47,13 @@ pub struct Launch {
     pub process: ProcessSpec,
     /// Body of the init frame.
     pub init: serde_json::Value,
+}
+
+impl From<runlet_runtimes::launch::Launch> for ProcessSpec {
+    fn from(launch: runlet_runtimes::launch::Launch) -> Self {
+        let runlet_runtimes::launch::Launch { argv, env, cwd, channel, .. } = launch;
+        Self { argv, env, cwd, stdin: false, channel, files: Vec::new() }
+    }
 }
 
 impl fmt::Debug for Launch {
@@ -95,12 +104,14 @@ pub struct Invoked {
     pub content_type: &'static str,
     /// Whether the sandbox may serve another call. If not, it has been told to end (or has ended).
     pub reusable: bool,
+    /// Whether the runner is known to have gone before it had read the whole call.
+    pub unread: bool,
 }
 
 impl Invoked {
     /// A call that has no result; its sandbox is used up.
     const fn failed(outcome: Outcome) -> Self {
-        Self { outcome, result: Bytes::new(), content_type: content_type::JSON, reusable: false }
+        Self { outcome, result: Bytes::new(), content_type: content_type::JSON, reusable: false, unread: false }
     }
 }
 

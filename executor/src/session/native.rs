@@ -13,7 +13,7 @@ use super::channel::Channel;
 use super::greeting::{Greeted, Greeting};
 use super::runner::{Halt, Runner};
 use super::supervise::{Push, supervise};
-use super::{BodyKind, Invocation, Invoked, Launch, OutputSink, Spout, verdict};
+use super::{Blank, BodyKind, Invocation, Invoked, Launch, OutputSink, Spout, verdict};
 use crate::host::sandbox::{ProcessSpec, Sandbox, SandboxError};
 
 /// How long the pipes of a sandbox that was killed may stay open.
@@ -38,19 +38,21 @@ struct InvokeHead<'a> {
 }
 
 impl Session {
-    /// Starts the runner of `launch` in `sandbox` and waits until it is ready. What it writes meanwhile goes to `sink`.
+    /// Starts the runner of `launch` in a sandbox, unless one waits there already, and waits until it is ready. What it writes
+    /// meanwhile goes to `sink`.
     ///
     /// # Errors
     /// How it failed, and the sandbox, which has been told to end.
     pub async fn open(
-        sandbox: Sandbox,
+        blank: Blank,
         launch: Launch,
         deadline: Instant,
         cancel: &CancellationToken,
         sink: &mut impl OutputSink,
     ) -> Result<Self, (Outcome, Sandbox)> {
+        let (sandbox, waiting) = blank.into_parts();
         sandbox.arm(Some(deadline));
-        let start = greet(&sandbox, launch, sink);
+        let start = greet(&sandbox, waiting, launch, sink);
         let (done, push) = supervise(|| sandbox.kill(), deadline, cancel, start).await;
         let (outcome, runner) = match done {
             Some(Ok((mut runner, Ok(Greeted::Ready)))) if push.is_none() => {
@@ -104,6 +106,11 @@ impl Session {
                 self.runner.channel.trim();
                 invoked(answered, reusable)
             }
+            Some(Err(_)) if push.is_none() && self.runner.channel.went_unread() => {
+                self.sandbox.kill();
+                let why = "the sandbox had ended before it was given the call";
+                Invoked { unread: true, ..Invoked::failed(Outcome::because(OutcomeKind::Lost, why)) }
+            }
             Some(Err(halt)) => {
                 let outcome = verdict::of_halt(&self.sandbox, halt, deadline, push).await;
                 self.sandbox.kill();
@@ -148,20 +155,34 @@ impl Session {
     }
 }
 
-/// Starts the runner and exchanges the first words with it.
+/// Starts the runner, or takes the one that waits, and exchanges the first words with it.
 async fn greet(
     sandbox: &Sandbox,
+    waiting: Option<(Runner, Frame)>,
     launch: Launch,
     sink: &mut impl OutputSink,
 ) -> Result<(Runner, Result<Greeted, Halt>), SandboxError> {
-    let process = sandbox.spawn(ProcessSpec { channel: true, ..launch.process }).await?;
-    let Some(mut runner) = Runner::new(process) else {
-        return Err(SandboxError::Protocol("it gave no channel to the runner".to_owned()));
-    };
     let mut greeting = Greeting::new(&launch.init);
+    let mut runner = match waiting {
+        None => start(sandbox, launch.process).await?,
+        Some((mut runner, hello)) => {
+            match greeting.hear(&hello, &mut runner.channel) {
+                Ok(None) => {}
+                Ok(Some(greeted)) => return Ok((runner, Ok(greeted))),
+                Err(breach) => return Ok((runner, Err(breach.into()))),
+            }
+            runner
+        }
+    };
     let hear = |frame: Frame, channel: &mut Channel, _: &mut Spout| greeting.hear(&frame, channel);
     let greeted = runner.converse(hear, sink, &mut Spout::closed()).await;
     Ok((runner, greeted))
+}
+
+/// Starts a runner.
+pub(super) async fn start(sandbox: &Sandbox, process: ProcessSpec) -> Result<Runner, SandboxError> {
+    let process = sandbox.spawn(ProcessSpec { channel: true, ..process }).await?;
+    Runner::new(process).ok_or_else(|| SandboxError::Protocol("it gave no channel to the runner".to_owned()))
 }
 
 /// Why a runner that was started is not ready.
@@ -202,7 +223,7 @@ pub(super) fn say(channel: &mut Channel, number: u64, call: Invocation) -> Resul
 pub(super) fn invoked(answered: Answered, reusable: bool) -> Invoked {
     match answered {
         Answered::Result { body, content_type } => {
-            Invoked { outcome: Outcome::ok(), result: body, content_type, reusable }
+            Invoked { outcome: Outcome::ok(), result: body, content_type, reusable, unread: false }
         }
         Answered::Error { detail, .. } => {
             let outcome = Outcome { error: Some(detail), ..Outcome::of(OutcomeKind::Error) };

@@ -68,7 +68,7 @@ pub async fn run_once(
         }
         None => {
             let (outcome, result) = (Outcome { exit_code: Some(0), ..Outcome::ok() }, tee.result.freeze());
-            Invoked { outcome, content_type: kind_of(&result), result, reusable: push.is_none() }
+            Invoked { outcome, content_type: kind_of(&result), result, reusable: push.is_none(), unread: false }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod build;
 mod end;
 mod peer;
+mod specialise;
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -21,6 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use runlet_core::limits::Limits;
 use seccompiler::BpfProgram;
 
 use crate::cgroup::{Cgroup, Hierarchies, Swap};
@@ -68,6 +70,9 @@ struct Shim<'a> {
     timer: OwnedFd,
     children: SignalFd,
     cause: Option<EndCause>,
+    /// Whether it belongs to a revision, or to somebody's lease.
+    taken: bool,
+    limits: Limits,
 }
 
 /// Runs a shim from fork to exit; to be called in a child of the zygote.
@@ -95,6 +100,8 @@ pub(crate) fn run(inherited: &Inherited, create: &Create, control: Seqpacket, ti
         timer,
         children,
         cause: None,
+        taken: create.revision.is_some() || create.work,
+        limits: create.limits,
     };
     // A server that is gone already is noticed by the loop.
     let _ = shim.control.send(FromShim::Created, meter::open(&shim.cgroup).unwrap_or_default());
@@ -207,6 +214,7 @@ impl Shim<'_> {
                     let _ = self.init.send(ToInit::Signal { number, signal }, Vec::new());
                     None
                 }
+                ToShim::Specialise(wanted) => Some(FromShim::Specialised(self.specialise(&wanted).err())),
                 ToShim::Resize(limits) => {
                     let resized = spec::resources(&limits, self.inherited.swap)
                         .map_err(|error| error.to_string())

@@ -11,6 +11,22 @@ use std::path::Path;
 /// # Errors
 /// The errno of `open_tree` or `mount_setattr`; `EINVAL` where the file system maps no ids.
 pub(crate) fn detached(directory: BorrowedFd<'_>, users: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let tree = cloned(directory)?;
+    set(&tree, 0, users)?;
+    Ok(tree)
+}
+
+/// A read-only mount of the directory that is attached nowhere: nosuid and nodev, too.
+///
+/// # Errors
+/// The errno of `open_tree` or `mount_setattr`.
+pub(crate) fn sealed(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let tree = cloned(directory)?;
+    set(&tree, libc::MOUNT_ATTR_RDONLY, None)?;
+    Ok(tree)
+}
+
+fn cloned(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open, the path is a NUL-terminated literal; the result is checked before it is used.
     let result = unsafe {
         libc::syscall(
@@ -25,12 +41,10 @@ pub(crate) fn detached(directory: BorrowedFd<'_>, users: Option<BorrowedFd<'_>>)
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
-    let tree = unsafe { OwnedFd::from_raw_fd(number) };
-    set(&tree, users)?;
-    Ok(tree)
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-fn set(tree: &OwnedFd, users: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn set(tree: &OwnedFd, more: u64, users: Option<BorrowedFd<'_>>) -> io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -39,7 +53,7 @@ fn set(tree: &OwnedFd, users: Option<BorrowedFd<'_>>) -> io::Result<()> {
         userns_fd: u64,
     }
     let mut attr = MountAttr {
-        set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | more,
         clear: 0,
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,

@@ -68,6 +68,8 @@ pub(crate) enum ToShim {
         /// Which signal.
         signal: i32,
     },
+    /// Give a sandbox that is nobody's yet to a revision, for good.
+    Specialise(Specialise),
     /// Change the limits.
     Resize(Limits),
     /// Has the kernel killed for lack of memory?
@@ -76,6 +78,15 @@ pub(crate) enum ToShim {
     Usage,
     /// Kill everything.
     Kill,
+}
+
+/// Whose a sandbox becomes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Specialise {
+    /// The revision whose code is mounted.
+    pub(crate) revision: RevisionDigest,
+    /// Its limits from now on.
+    pub(crate) limits: Limits,
 }
 
 /// A program to start. Descriptors, in this order: stdin if `stdin`, stdout, stderr, the socket for fd 3 if `channel`.
@@ -106,6 +117,8 @@ pub(crate) enum FromShim {
     CreateFailed(String),
     /// What became of a program.
     Program(Program),
+    /// The sandbox is the revision's now, or why not.
+    Specialised(Option<String>),
     /// The limits are changed, or why not.
     Resized(Option<String>),
     /// Whether the kernel has killed for lack of memory.
@@ -197,6 +210,10 @@ mod tests {
             [
                 ToShim::Spawn(spawn),
                 ToShim::Signal { number: 1, signal: 15 },
+                ToShim::Specialise(Specialise {
+                    revision: RevisionDigest::from_sha256(&[7; 32]),
+                    limits: Limits::default(),
+                }),
                 ToShim::Resize(Limits::default()),
                 ToShim::Oom,
                 ToShim::Usage,
@@ -205,6 +222,7 @@ mod tests {
             [
                 FromShim::Created,
                 FromShim::CreateFailed("why".to_owned()),
+                FromShim::Specialised(None),
                 FromShim::Resized(None),
                 FromShim::Oom(true),
                 FromShim::Usage(Usage { cpu_us: Some(1), ..Usage::default() }),

@@ -12,7 +12,8 @@ use sha2::Sha256;
 
 /// Header with the message's id; a repeat carries it again.
 pub(crate) const ID: &str = "webhook-id";
-const TIMESTAMP: &str = "webhook-timestamp";
+/// Header with the seconds since 1970 at which it was signed.
+pub(crate) const TIMESTAMP: &str = "webhook-timestamp";
 /// Header with the signatures.
 pub(crate) const SIGNATURE: &str = "webhook-signature";
 
@@ -120,12 +121,20 @@ fn signatures(value: &str) -> Result<Vec<[u8; 32]>, Refusal> {
     }
 }
 
+/// The signatures of a message, one for each key: a receiver that knows any of them takes it.
+pub(crate) fn signature(keys: &Keys, id: &str, timestamp: i64, body: &[u8]) -> String {
+    let one = |key: &Vec<u8>| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        format!("{SCHEME}{}", STANDARD.encode(mac.finalize().into_bytes()))
+    };
+    keys.0.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
 /// The headers of a signed message, as a sender makes them.
 #[cfg(test)]
 pub(crate) fn sign(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Vec<(&'static str, String)> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key(secret.as_bytes()).unwrap()).unwrap();
-    mac.update(format!("{id}.{timestamp}.").as_bytes());
-    mac.update(body);
-    let signature = format!("{SCHEME}{}", STANDARD.encode(mac.finalize().into_bytes()));
+    let signature = signature(&Keys(vec![key(secret.as_bytes()).unwrap()]), id, timestamp, body);
     vec![(ID, id.to_owned()), (TIMESTAMP, timestamp.to_string()), (SIGNATURE, signature)]
 }

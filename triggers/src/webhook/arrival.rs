@@ -117,6 +117,7 @@ impl Arrival {
                 .as_ref()
                 .map(|id| DedupKey { scope: format!("hook/{}/{}", self.path, trigger.function), key: id.clone() }),
             priority: 0,
+            not_before: None,
             deadline: None,
         };
         triggers.map(invocation).collect()

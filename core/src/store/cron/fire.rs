@@ -13,9 +13,9 @@ use crate::id::{InvocationId, TriggerId};
 use crate::invocation::InvocationState;
 use crate::name::{FunctionName, Namespace};
 use crate::store::queue::cancel::{close_waiting, notify};
-use crate::store::text::{count, json, noun};
+use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
-use crate::unit::ByteSize;
+use crate::unit::{ByteSize, Span};
 
 /// A schedule that is ours to fire: its row is locked, and its cursor is where it was expected.
 struct Held {
@@ -27,6 +27,7 @@ struct Held {
     on_lost: String,
     max_concurrency: i32,
     memory: Value,
+    max_age: Option<String>,
     running: i64,
     held: i64,
 }
@@ -88,13 +89,15 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, Stor
              SELECT DISTINCT t.namespace, t.function FROM d JOIN triggers t ON t.id = d.trigger
            ), plan AS MATERIALIZED (
              SELECT f.namespace, f.name, r.digest AS revision, r.manifest ->> 'reset' AS reset, r.manifest ->> 'on_lost' AS on_lost,
-                 (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory
+                 (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory,
+                 r.manifest #>> '{retry,max_age}' AS max_age
              FROM named n
              JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
              JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
            )
            SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
                p.revision, p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
+               p.max_age,
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before < 'infinity') AS "running!",
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before = 'infinity') AS "held!"
            FROM d
@@ -151,6 +154,7 @@ struct Columns<'a> {
     on_lost: Vec<&'a str>,
     max_concurrency: Vec<i32>,
     memory: Vec<i64>,
+    max_age: Vec<Option<f64>>,
     moved: Vec<Uuid>,
     cursors: Vec<Timestamp>,
 }
@@ -158,6 +162,8 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn add(&mut self, schedule: &'a Held, due: &'a DueTicks, decision: &Decision) -> Result<Fired, StoreError> {
         let memory: ByteSize = noun("revisions", &schedule.revision, schedule.memory.clone())?;
+        let max_age = schedule.max_age.as_deref();
+        let max_age = max_age.map(|age| word::<Span>("revisions", &schedule.revision, age)).transpose()?;
         let mut fired = Fired { trigger: due.trigger, invocations: 0, held: 0 };
         let missed = due.missed.iter().map(|at| (*at, Fate::Missed, 0.0, &[][..]));
         let decided = due.ticks.iter().zip(&decision.fates);
@@ -179,6 +185,7 @@ impl<'a> Columns<'a> {
             self.on_lost.push(&schedule.on_lost);
             self.max_concurrency.push(schedule.max_concurrency);
             self.memory.push(count(memory.0));
+            self.max_age.push(max_age.map(|age| age.0.as_secs_f64()));
         }
         self.moved.push(due.trigger.uuid());
         self.cursors.push(due.to);
@@ -206,6 +213,7 @@ impl<'a> Columns<'a> {
             clock::now(),
             &self.moved,
             &self.cursors,
+            &self.max_age as &[Option<f64>],
         )
         .fetch_all(tx)
         .await?;

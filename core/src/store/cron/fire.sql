@@ -1,10 +1,11 @@
 -- Puts decided ticks on record: each tick's row, for those that run the invocation and its queue row, and the new cursors.
+-- What waits for an earlier run does not age meanwhile.
 -- A tick that has its row already changes nothing. What is held waits in the queue for infinity, until the run before it is over.
 WITH tick AS (
   SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::uuid[], $6::float8[], $7::text[], $8::bytea[],
-      $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
+      $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $18::float8[])
     AS t (trigger, namespace, fires_at, fate, invocation, delay, cause, payload,
-      function, revision, reset, on_lost, max_concurrency, memory)
+      function, revision, reset, on_lost, max_concurrency, memory, max_age)
 ), new AS (
   INSERT INTO cron_ticks (namespace, trigger, fires_at, invocation, fate, decided_at)
   SELECT namespace, trigger, fires_at, invocation, fate, $15 FROM tick
@@ -14,15 +15,17 @@ WITH tick AS (
   SELECT t.* FROM tick t JOIN new n ON n.invocation = t.invocation
 ), invoked AS (
   INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions, content_type,
-      payload, payload_size, created_at)
+      payload, payload_size, created_at, deadline)
   SELECT invocation, namespace, function, revision, 'cron', cause::jsonb, CASE WHEN fate = 'held' THEN 'held' ELSE 'queued' END,
-      0, '{}', 'application/json', payload, octet_length(payload), $15
+      0, '{}', 'application/json', payload, octet_length(payload), $15,
+      CASE WHEN fate <> 'held' THEN now() + make_interval(secs => delay + max_age) END
   FROM work
 ), queued AS (
   INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory, priority,
-      not_before, trigger)
+      not_before, trigger, deadline)
   SELECT invocation, namespace, function, revision, 'cron', reset, on_lost, max_concurrency, memory, 0,
-      CASE WHEN fate = 'held' THEN 'infinity' ELSE now() + make_interval(secs => delay) END, trigger
+      CASE WHEN fate = 'held' THEN 'infinity' ELSE now() + make_interval(secs => delay) END, trigger,
+      CASE WHEN fate <> 'held' THEN now() + make_interval(secs => delay + max_age) END
   FROM work
 ), moved AS (
   UPDATE cron_schedules s SET cursor = c.cursor

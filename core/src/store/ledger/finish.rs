@@ -92,7 +92,7 @@ impl Finishes {
                 &columns.remains as &[Option<String>],
                 &columns.log_bytes,
                 &columns.log_dropped,
-                &columns.retries,
+                &columns.pauses as &[Option<f64>],
                 &columns.at,
                 MAX_LOST,
                 least(&columns.executions),
@@ -102,6 +102,7 @@ impl Finishes {
                 &columns.result_files as &[Option<&str>],
                 &columns.waited as &[Option<i64>],
                 &columns.started_in as &[Option<i64>],
+                &columns.tell as &[Option<String>],
             )
         };
         let ended = match leaf(&columns.executions, &columns.invocations) {
@@ -121,6 +122,9 @@ impl Finishes {
                     .await?
             }
         };
+        if columns.tell.iter().any(Option::is_some) {
+            self.0.inner.callbacks.notify_one();
+        }
         let done: Vec<Uuid> = ended.iter().filter(|(_, _, again, queued)| *queued && !again).map(|row| row.1).collect();
         if !done.is_empty() {
             self.0.tell_done(&done).await;
@@ -188,7 +192,8 @@ pub(super) struct Columns<'a> {
     pub(super) remains: Vec<Option<String>>,
     pub(super) log_bytes: Vec<i64>,
     pub(super) log_dropped: Vec<i64>,
-    pub(super) retries: Vec<bool>,
+    pub(super) pauses: Vec<Option<f64>>,
+    pub(super) tell: Vec<Option<String>>,
     pub(super) at: Vec<Timestamp>,
 }
 
@@ -225,7 +230,8 @@ impl<'a> Columns<'a> {
         self.remains.push(finish.remains.as_ref().map(json));
         self.log_bytes.push(count(finish.log_bytes));
         self.log_dropped.push(count(finish.log_dropped));
-        self.retries.push(finish.retry);
+        self.pauses.push(finish.retry.map(|pause| pause.as_secs_f64()));
+        self.tell.push(finish.tell.as_ref().map(json));
         self.at.push(finish.at);
     }
 }

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::id::InvocationId;
 use crate::invocation::InvocationState;
 use crate::name::Namespace;
+use crate::store::dead_letter::bury;
 use crate::store::text::word;
 use crate::store::{Store, StoreError};
 
@@ -71,7 +72,7 @@ async fn state_of(
         .transpose()
 }
 
-/// Gives invocations that left the queue without an execution their last state, lets their keys go, and tells who waits for them.
+/// Gives invocations that left the queue while they waited their last state, makes dead letters of those that expired, lets their keys go, and tells who waits for them.
 pub(in crate::store) async fn close_waiting(
     tx: &mut PgConnection,
     invocations: &[Uuid],
@@ -88,6 +89,7 @@ pub(in crate::store) async fn close_waiting(
     )
     .execute(&mut *tx)
     .await?;
+    bury(tx, invocations).await?;
     release(tx, invocations).await
 }
 

@@ -8,6 +8,7 @@ use super::{Expired, MAX_LOST, cancel};
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::outcome::{Outcome, OutcomeKind};
+use crate::store::dead_letter::bury;
 use crate::store::lease::lose_leases;
 use crate::store::text::detail;
 use crate::store::{Store, StoreError};
@@ -21,7 +22,6 @@ struct Dead {
     execution: Uuid,
     again: bool,
     cancelled: bool,
-    exhausted: bool,
 }
 
 impl Store {
@@ -34,7 +34,7 @@ impl Store {
         let mut tx = self.pool().begin().await?;
         let dead = sqlx::query_as!(
             Dead,
-            r#"SELECT invocation, execution AS "execution!", cancelled, attempt >= $1 AND on_lost = 'retry' AS "exhausted!",
+            r#"SELECT invocation, execution AS "execution!", cancelled,
                    on_lost = 'retry' AND attempt < $1 AND NOT cancelled AS "again!"
                FROM queue WHERE lease_until < now() LIMIT $2 FOR UPDATE SKIP LOCKED"#,
             MAX_LOST,
@@ -58,7 +58,7 @@ impl Store {
             let mut tx = self.pool().begin().await?;
             let dead = sqlx::query_as!(
                 Dead,
-                r#"SELECT invocation, execution AS "execution!", cancelled, attempt >= $1 AND on_lost = 'retry' AS "exhausted!",
+                r#"SELECT invocation, execution AS "execution!", cancelled,
                        on_lost = 'retry' AND attempt < $1 AND NOT cancelled AS "again!"
                    FROM queue WHERE server = $3 AND lease_until IS NOT NULL LIMIT $2 FOR UPDATE"#,
                 MAX_LOST,
@@ -176,19 +176,18 @@ async fn close(tx: &mut PgConnection, over: &[&Dead], detail: Option<&str>) -> R
     }
     let invocations: Vec<Uuid> = over.iter().map(|row| row.invocation).collect();
     let states: Vec<&str> = over.iter().map(|row| if row.cancelled { "cancelled" } else { "failed" }).collect();
-    let dead_letters: Vec<bool> = over.iter().map(|row| row.exhausted && !row.cancelled).collect();
     sqlx::query!("DELETE FROM queue WHERE invocation = ANY($1)", &invocations).execute(&mut *tx).await?;
     sqlx::query!(
-        "UPDATE invocations i SET state = o.state, outcome = 'lost', detail = $4::text::jsonb, dead_letter = o.dead_letter, finished_at = $5
-         FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS o (id, state, dead_letter)
+        "UPDATE invocations i SET state = o.state, outcome = 'lost', detail = $3::text::jsonb, finished_at = $4
+         FROM unnest($1::uuid[], $2::text[]) AS o (id, state)
          WHERE i.id = o.id AND i.id = ANY($1)",
         &invocations,
         &states as &[&str],
-        &dead_letters,
         detail,
         clock::now(),
     )
     .execute(&mut *tx)
     .await?;
+    bury(tx, &invocations).await?;
     cancel::release(tx, &invocations).await
 }

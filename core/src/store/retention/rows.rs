@@ -16,6 +16,24 @@ const BATCH: i64 = 500;
 /// A pause is nine times the work before it, and no longer than this.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Removes dead letters and callbacks before `day` whose invocation is not on record any more.
+pub(super) async fn remove_orphans(store: &Store, day: NaiveDate) -> Result<(), StoreError> {
+    let end = store.day_start(day).await?;
+    sqlx::query!(
+        "DELETE FROM dead_letters d WHERE d.invocation < $1 AND NOT EXISTS (SELECT FROM invocations i WHERE i.id = d.invocation)",
+        end,
+    )
+    .execute(store.relaxed())
+    .await?;
+    sqlx::query!(
+        "DELETE FROM outbox o WHERE o.invocation < $1 AND NOT EXISTS (SELECT FROM invocations i WHERE i.id = o.invocation)",
+        end,
+    )
+    .execute(store.relaxed())
+    .await?;
+    Ok(())
+}
+
 /// Removes what namespaces do not want any more; returns how many executions, invocations and deliveries that were.
 pub(super) async fn remove(store: &Store, retention: &Retention, today: NaiveDate) -> Result<u64, StoreError> {
     let mut removed = 0;

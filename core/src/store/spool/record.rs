@@ -216,6 +216,7 @@ fn read_start(head: StartHead<'_>, payload: Bytes) -> Said {
             content_type: head.content_type.map(Cow::into_owned),
             dedup: None,
             priority: 0,
+            not_before: None,
             deadline: head.deadline,
         },
     })
@@ -240,7 +241,8 @@ fn read_end(head: EndHead<'_>, body: Bytes) -> Said {
         remains: head.remains.map(Cow::into_owned),
         log_bytes: head.log_bytes,
         log_dropped: head.log_dropped,
-        retry: false,
+        retry: None,
+        tell: None,
         at: head.at,
     })
 }

@@ -1,0 +1,237 @@
+//! The outbox: who is to be told how an invocation ended.
+//!
+//! ```text
+//!  end of the invocation ──► waiting ──try──► delivered
+//!                              ▲  │  └─────► failed      given up, refused, or its receiver is gone for good
+//!                              └──┘  └─────► cancelled   by somebody
+//! ```
+//! A row is made in the transaction of the end. A try is claimed by moving `next_at` ahead: if the server that makes it goes away, another
+//! one takes it over then. Each try has a number; what comes late about an earlier one changes nothing.
+
+mod list;
+
+pub use list::CallbackFilter;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::text::{json, noun, word};
+use super::{Store, StoreError};
+use crate::clock::{self, Timestamp};
+use crate::id::InvocationId;
+use crate::manifest::Destination;
+use crate::name::{FunctionName, Namespace};
+
+/// What became of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallbackState {
+    /// It is to be tried.
+    Waiting,
+    /// It was told.
+    Delivered,
+    /// It was given up, refused, or its receiver said that it is gone.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl CallbackState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Delivered, Self::Failed, Self::Cancelled];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How an invocation ended, as a callback tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallbackEvent {
+    /// It succeeded.
+    Succeeded,
+    /// It failed for good, or expired.
+    Failed,
+}
+
+impl CallbackEvent {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallbackTry {
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Status of the answer, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What came of it, in words.
+    pub note: String,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A callback on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Callback {
+    /// The invocation that ended; its id is the id of the message, too.
+    pub invocation: InvocationId,
+    /// Its function.
+    pub function: FunctionName,
+    /// How it ended.
+    pub event: CallbackEvent,
+    /// Who is told.
+    pub destination: Destination,
+    /// What became of it.
+    pub state: CallbackState,
+    /// Tries so far.
+    pub tries: u32,
+    /// The last of them.
+    pub history: Vec<CallbackTry>,
+    /// When it is tried next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_at: Option<Timestamp>,
+    /// When the invocation ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was told, given up or cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A callback that this server is to try now.
+#[derive(Debug, Clone)]
+pub struct DueCallback {
+    /// The invocation that ended.
+    pub invocation: InvocationId,
+    /// Owner.
+    pub namespace: Namespace,
+    /// Its function.
+    pub function: FunctionName,
+    /// How it ended.
+    pub event: CallbackEvent,
+    /// Who is told.
+    pub destination: Destination,
+    /// Number of this try, from 1.
+    pub number: u32,
+    /// When the invocation ended.
+    pub created_at: Timestamp,
+}
+
+/// What follows a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was told.
+    Delivered,
+    /// It is tried again after so long.
+    Again(Duration),
+    /// It is given up.
+    Failed,
+}
+
+/// Tries that are kept of a callback.
+const HISTORY: i32 = 20;
+
+struct DueRow {
+    invocation: InvocationId,
+    namespace: Namespace,
+    function: FunctionName,
+    event: String,
+    destination: Value,
+    tries: i32,
+    created_at: Timestamp,
+}
+
+impl Store {
+    /// Claims callbacks that are due, the oldest first, for `lease`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn claim_callbacks(&self, limit: u32, lease: Duration) -> Result<Vec<DueCallback>, StoreError> {
+        let rows = sqlx::query_as!(
+            DueRow,
+            r#"UPDATE outbox o SET tries = o.tries + 1, next_at = now() + make_interval(secs => $2)
+               WHERE o.invocation = ANY(ARRAY(
+                   SELECT invocation FROM outbox WHERE state = 'waiting' AND next_at <= now()
+                   ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+               RETURNING o.invocation AS "invocation: InvocationId", o.namespace AS "namespace: Namespace",
+                   o.function AS "function: FunctionName", o.event, o.destination, o.tries, o.created_at"#,
+            i64::from(limit),
+            lease.as_secs_f64(),
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let due = |row: DueRow| {
+            Ok(DueCallback {
+                event: word("outbox", &row.invocation, &row.event)?,
+                destination: noun("outbox", &row.invocation, row.destination)?,
+                invocation: row.invocation,
+                namespace: row.namespace,
+                function: row.function,
+                number: row.tries.unsigned_abs(),
+                created_at: row.created_at,
+            })
+        };
+        rows.into_iter().map(due).collect()
+    }
+
+    /// Puts a try and what follows it on record, unless a later one has begun or somebody cancelled it. Returns whether it was written.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn callback_tried(
+        &self,
+        due: &DueCallback,
+        tried: &CallbackTry,
+        verdict: Verdict,
+    ) -> Result<bool, StoreError> {
+        let (state, pause) = match verdict {
+            Verdict::Delivered => (CallbackState::Delivered, Duration::ZERO),
+            Verdict::Failed => (CallbackState::Failed, Duration::ZERO),
+            Verdict::Again(pause) => (CallbackState::Waiting, pause),
+        };
+        let done = sqlx::query!(
+            "UPDATE outbox SET state = $3, next_at = now() + make_interval(secs => $4),
+                 finished_at = CASE WHEN $3 = 'waiting' THEN NULL ELSE $5::timestamptz END,
+                 history = (CASE WHEN jsonb_array_length(history) >= $7 THEN history - 0 ELSE history END) || $6::text::jsonb
+             WHERE invocation = $1 AND tries = $2 AND state = 'waiting'",
+            due.invocation.uuid(),
+            i32::try_from(due.number).unwrap_or(i32::MAX),
+            state.as_str(),
+            pause.as_secs_f64(),
+            clock::now(),
+            json(tried),
+            HISTORY,
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Waits until an end that somebody is to be told of was written by this server.
+    pub async fn callback_rung(&self) {
+        self.inner.callbacks.notified().await;
+    }
+}
