@@ -1,5 +1,6 @@
 //! Built-in queues: publishing and taking beside bare statements on the same Postgres, and the way to a warm function beside calls.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -192,8 +193,15 @@ impl Cycle {
     /// Claims, finishes and settles what was taken.
     async fn work(&self, taken: usize) -> anyhow::Result<usize> {
         let executions = u32::try_from(taken)?;
-        let room =
-            Room { executions, memory: u64::MAX >> 1, total_memory: u64::MAX >> 1, in_line: false, used: Vec::new() };
+        let room = Room {
+            executions,
+            memory: u64::MAX >> 1,
+            total_memory: u64::MAX >> 1,
+            in_line: false,
+            used: Vec::new(),
+            functions_ahead: HashMap::new(),
+            namespaces: Vec::new(),
+        };
         let claimed = self.store.claim("bench", &room, Duration::from_secs(30)).await?;
         let mut ends = JoinSet::new();
         let invocations: Vec<_> = claimed.iter().map(|claimed| claimed.invocation).collect();
@@ -212,7 +220,8 @@ impl Cycle {
                     remains: None,
                     log_bytes: 0,
                     log_dropped: 0,
-                    retry: false,
+                    retry: None,
+                    tell: None,
                     at: clock::now(),
                 };
                 ledger.finish(finish).await

@@ -12,9 +12,7 @@ use serde::Deserialize;
 use after::{RawDestination, RawRetry};
 use trigger::RawTrigger;
 
-use super::{
-    Destination, Durability, EnvValue, Envelope, Manifest, ManifestError, OnLost, Reset, Retry, RuntimeKind,
-};
+use super::{Destination, Durability, EnvValue, Envelope, Manifest, ManifestError, OnLost, Reset, Retry, RuntimeKind};
 use crate::limits::Limits;
 use crate::name::FunctionName;
 use crate::unit::{ByteSize, Span};
