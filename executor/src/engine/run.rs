@@ -16,7 +16,7 @@ use super::Shared;
 use super::job::Job;
 use super::registry::{Live, Why};
 use crate::admission::{Seat, Slot, Turn};
-use crate::host::sandbox::SandboxEnd;
+use crate::host::sandbox::{Sandbox, SandboxEnd};
 use crate::lease::Leased;
 use crate::meter::Meter;
 use crate::output::{LogSink, LogTotals};
@@ -246,9 +246,13 @@ impl Shared {
                     }
                 }
                 Placed::Shared(berth) => break self.run_shared(job, berth, deadline, live, &mut sink).await,
-                Placed::New { made, room } => break self.run_new(job, made, room, deadline, live, &mut sink).await,
+                Placed::New { made, room } => {
+                    if let Some(ended) = self.run_new(job, made, room, deadline, live, &mut sink).await {
+                        break ended;
+                    }
+                }
             }
-            // It had died since its last call, which only this one has found out.
+            // It had died while it waited, which only this one has found out.
             placed = match self.place_again(job, deadline, live).await {
                 Ok(placed) => placed,
                 Err(outcome) => break Ended::before(outcome),
@@ -258,7 +262,7 @@ impl Shared {
         Ended { log: sink.finish().await, ..ended }
     }
 
-    /// The first call in a sandbox that is to become the revision's.
+    /// The first call in a sandbox that is to become the revision's. `None`: it was a stem that was gone before the code had the event.
     async fn run_new(
         &self,
         job: &Job,
@@ -267,24 +271,39 @@ impl Shared {
         deadline: Deadline,
         live: &Live,
         sink: &mut LogSink,
-    ) -> Ended {
+    ) -> Option<Ended> {
         let Made { blank, start, env } = made;
         if job.manifest.runtime == RuntimeKind::Exec {
+            if start == StartKind::Stem && blank.sandbox().ended().is_some() {
+                self.bury_behind(blank.into_sandbox(), room);
+                return None;
+            }
             let leased = Leased::new(blank.into_sandbox(), room);
-            return self.run_program(job, (leased, start), &env, deadline, live, sink).await;
+            return Some(self.run_program(job, (leased, start), &env, deadline, live, sink).await);
         }
         let launch = job.launch(&env);
         match Session::open(blank, launch, deadline.at.into_std(), &live.token, sink).await {
             Ok(session) => {
                 let warm = Warm { session: Box::new(session), room };
                 let ended = self.run_in(job, warm, start, deadline, live, sink).await;
-                ended.unwrap_or_else(|| Ended::before(lost("the sandbox ended right after its start")))
+                Some(ended.unwrap_or_else(|| Ended::before(lost("the sandbox ended right after its start"))))
+            }
+            Err((outcome, sandbox)) if start == StartKind::Stem && outcome.kind == OutcomeKind::Lost => {
+                tracing::debug!(sandbox.id = sandbox.name(), ?outcome, "a stem was gone");
+                self.bury_behind(sandbox, room);
+                None
             }
             Err((outcome, sandbox)) => {
                 let end = self.pool.bury(sandbox, room).await;
-                Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true)
+                Some(Ended { began: true, ..Ended::before(outcome) }.and_sandbox(end, true))
             }
         }
+    }
+
+    /// Buries a sandbox that nobody waits for.
+    fn bury_behind(&self, sandbox: Sandbox, room: Place) {
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move { pool.bury(sandbox, room).await });
     }
 
     /// One call of a runner, which is kept for the next if that is allowed. `None`: a warm one had gone before it had read the call, and
@@ -304,8 +323,7 @@ impl Shared {
         let invoked = warm.session.invoke(call, deadline.at.into_std(), max, &live.token, sink, &mut spout).await;
         // A runner of our own begins only when it has the whole call.
         if invoked.unread && start == job.start_again() && job.manifest.runtime != RuntimeKind::Custom {
-            let pool = self.pool.clone();
-            self.tasks.spawn(async move { pool.bury(warm.session.into_sandbox(), warm.room).await });
+            self.bury_behind(warm.session.into_sandbox(), warm.room);
             return None;
         }
         let keep = invoked.reusable && job.is_warm();
