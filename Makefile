@@ -11,7 +11,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 DENY := $(shell command -v cargo-deny 2>/dev/null)
 
-.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-async verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron verify-soak sqlx clean
+.PHONY: help check setup peers build run test lint unit-and-it bench verify-crash verify-async verify-api verify-edge verify-postgres verify-upgrade verify-v2 verify-cron verify-brokers verify-soak sqlx clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
