@@ -88,15 +88,17 @@ COMMENT ON COLUMN message_dedup.message IS 'The message that had it first.';
 COMMENT ON COLUMN message_dedup.expires IS 'When the key is forgotten.';
 
 CREATE TABLE broker_states (
-    trigger uuid NOT NULL REFERENCES triggers (id) ON DELETE CASCADE,
-    server  text NOT NULL,
-    state   text NOT NULL CHECK (state IN ('connecting', 'on', 'failing', 'full')),
-    error   text,
-    since   timestamptz NOT NULL,
-    seen_at timestamptz NOT NULL,
+    namespace text NOT NULL,
+    trigger   uuid NOT NULL REFERENCES triggers (id) ON DELETE CASCADE,
+    server    text NOT NULL,
+    state     text NOT NULL CHECK (state IN ('connecting', 'on', 'failing', 'full')),
+    error     text,
+    since     timestamptz NOT NULL,
+    seen_at   timestamptz NOT NULL,
     PRIMARY KEY (trigger, server)
 );
 COMMENT ON TABLE broker_states IS 'How the servers get on with the brokers of queue triggers.';
+COMMENT ON COLUMN broker_states.namespace IS 'Owner.';
 COMMENT ON COLUMN broker_states.trigger IS 'The trigger.';
 COMMENT ON COLUMN broker_states.server IS 'The server that tells.';
 COMMENT ON COLUMN broker_states.state IS 'How it is.';

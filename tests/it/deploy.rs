@@ -48,7 +48,7 @@ fn mistakes_are_named_with_place_and_remedy() {
     let host = TestHost::start();
     let dir = host.scratch();
     let manifest = |text: &str| write_function(&dir, &[("function.toml", text), ("main.py", CODE)]);
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 11] = [
         ("memroy = \"128MiB\"\n", &["function.toml:5", "memroy", "memory"]),
         ("timeout = \"10sec\"\n", &["function.toml:5", "timeout", "10s"]),
         ("memory = \"128MB\"\n", &["function.toml:5", "memory", "128MiB"]),
@@ -57,7 +57,8 @@ fn mistakes_are_named_with_place_and_remedy() {
         ("[env]\nRUNLET_X = \"1\"\n", &["function.toml:6", "RUNLET_X"]),
         ("[env]\nX = { secret = \"nowhere\" }\n", &["nowhere", "secrets"]),
         ("[[trigger]]\ntype = \"cron\"\n", &["function.toml:5", "schedule", "0 3 * * *"]),
-        ("[[trigger]]\ntype = \"queue\"\n", &["function.toml:6", "webhook", "cron"]),
+        ("[[trigger]]\ntype = \"queue\"\n", &["function.toml:5", "queue", "runlet queue ls"]),
+        ("[[trigger]]\ntype = \"pigeon\"\n", &["function.toml:6", "webhook", "cron", "queue"]),
         ("[[trigger]]\ntype = \"webhook\"\npath = \"../x\"\n", &["function.toml:7", "path"]),
     ];
     for (rest, words) in cases {

@@ -70,8 +70,10 @@ async fn a_call_is_on_record_from_start_to_end() {
         (read.start, read.sandbox.as_deref(), read.reset),
         (Some(StartKind::Warm), Some("box\u{fffd}"), Reset::Warm)
     );
-    assert_eq!((read.usage, read.remains, read.log_bytes, read.log_dropped), (finish.usage, finish.remains, 3, 4));
-    assert_eq!((read.started_at, read.finished_at), (Some(finish.running.unwrap().at), Some(finish.at)));
+    let started = finish.running.unwrap().at;
+    let usage = Usage { wall_us: (finish.at - started).num_microseconds(), ..finish.usage };
+    assert_eq!((read.usage, read.remains, read.log_bytes, read.log_dropped), (usage, finish.remains, 3, 4));
+    assert_eq!((read.started_at, read.finished_at), (Some(started), Some(finish.at)));
     let read = get(&store, start.invocation).await;
     assert_eq!((read.state, read.attempts, read.executions), (InvocationState::Succeeded, 1, vec![start.execution]));
     let result = store.result(&ns(), start.invocation).await.unwrap().unwrap();

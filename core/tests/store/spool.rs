@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use runlet_core::engine::Stream;
-use runlet_core::execution::ExecutionState;
+use runlet_core::execution::{ExecutionState, Usage};
 use runlet_core::invocation::InvocationState;
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::log::Chunk;
@@ -68,7 +68,9 @@ async fn a_call_is_on_record_when_somebody_looks() {
     let finish = end(&whole, Outcome::ok());
     spool.end(&finish).unwrap();
     let read = store.execution(&ns(), whole.execution).await.unwrap().unwrap();
-    assert_eq!((read.state, read.usage, read.remains), (ExecutionState::Succeeded, finish.usage, finish.remains));
+    let wall_us = (finish.at - finish.running.as_ref().unwrap().at).num_microseconds();
+    let usage = Usage { wall_us, ..finish.usage };
+    assert_eq!((read.state, read.usage, read.remains), (ExecutionState::Succeeded, usage, finish.remains));
     assert_eq!((read.log_bytes, read.log_dropped, read.sandbox.as_deref()), (3, 4, Some("box\u{fffd}")));
     let invocation = get(&store, whole.invocation).await;
     assert_eq!((invocation.state, invocation.executions), (InvocationState::Succeeded, vec![whole.execution]));

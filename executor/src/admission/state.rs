@@ -205,6 +205,10 @@ impl<T: Handle, W> Book<T, W> {
                 if !has_turn {
                     self.take_turn(&want);
                 }
+                // What it has had now counts against it: somebody else may be first for room.
+                if !self.waiters.is_empty() {
+                    self.pump(None, &mut effects);
+                }
                 return (Arrival::Start(place), effects);
             }
         }

@@ -61,8 +61,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let error = error.map(clean);
         sqlx::query!(
-            "INSERT INTO broker_states AS s (trigger, server, state, error, since, seen_at)
-             SELECT id, $2, $3, $4, now(), now() FROM triggers WHERE id = $1
+            "INSERT INTO broker_states AS s (namespace, trigger, server, state, error, since, seen_at)
+             SELECT namespace, id, $2, $3, $4, now(), now() FROM triggers WHERE id = $1
              ON CONFLICT (trigger, server) DO UPDATE
              SET since = CASE WHEN s.state = excluded.state THEN s.since ELSE excluded.since END,
                  state = excluded.state, error = COALESCE(excluded.error, CASE WHEN excluded.state = 'on' THEN NULL ELSE s.error END),
