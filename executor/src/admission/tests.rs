@@ -286,6 +286,8 @@ impl Model {
     /// While one waits for room, no other of its namespace gets it more than twice, nor the other namespace, but for what
     /// is due to them.
     fn check_room_is_given_fairly(&mut self, to: usize) {
+        // Who has just given up waits no more.
+        self.passed.retain(|function, _| self.waiting.iter().any(|(who, ..)| self.functions[*who] == *function));
         for (function, passed) in &mut self.passed {
             if *function == to {
                 continue;
