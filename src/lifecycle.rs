@@ -19,6 +19,7 @@ use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::host::{Host, Zygote};
+use runlet_executor::memory;
 use runlet_integrations::callback;
 use runlet_triggers::queue::{Bridge, Brokers};
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
@@ -26,6 +27,7 @@ use runlet_triggers::{cron, queue};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Guard, Parts};
@@ -39,6 +41,8 @@ use crate::tls::{self, Certificate, Reloader};
 
 /// Connections to the database.
 const CONNECTIONS: u32 = 16;
+/// The start is over by then, with what is started ahead.
+const START: Duration = Duration::from_secs(5);
 /// How often the private Postgres is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Pause between attempts to start it again.
@@ -109,6 +113,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Gives back what the start needed and serving does not.
+async fn come_to_rest(stop: CancellationToken) {
+    if timeout(START, stop.cancelled()).await.is_err() {
+        memory::settle();
+    }
+}
+
 fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LifeError {
     move |cause| LifeError::Io { what, cause }
 }
@@ -155,6 +166,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     schedules.spawn(callbacks.run(stop.soft.clone()));
     schedules.close();
     say(&line);
+    serving.spawn(come_to_rest(stop.soft.clone()));
 
     let ended = watch(&mut signals, &host, postgres).await;
     stop.soft.cancel();

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod host;
 mod init;
 mod lease;
+pub mod memory;
 mod meter;
 mod output;
 mod pool;

@@ -69,6 +69,8 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|word| word == part);
     table::heading();
     server.stems_are_there().await?;
+    // The server gives back what only its start needed a few seconds after it.
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
     let idle = server.memory()?;
     for language in [Language::Python, Language::Node] {
         if wanted(language.name()) {

@@ -5,6 +5,7 @@
 
 pub(crate) mod fds;
 pub(crate) mod idmap;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;

@@ -22,6 +22,7 @@ use nix::unistd::{ForkResult, Pid};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::children;
 use crate::host::HostOptions;
+use crate::memory;
 use crate::rootfs::Layout;
 use crate::seccomp;
 use crate::shim::{self, Inherited};
@@ -69,6 +70,7 @@ fn serve() -> io::Result<()> {
     };
     let children = children::watch()?;
     server.send(&Welcome::Ready { reaped }, &[])?;
+    memory::settle();
     Zygote { inherited, server, children, shims: HashMap::new(), lock }.run()
 }
 
