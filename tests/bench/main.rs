@@ -70,7 +70,7 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     table::heading();
     server.stems_are_there().await?;
     // The server gives back what only its start needed a few seconds after it.
-    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let idle = server.memory()?;
     for language in [Language::Python, Language::Node] {
         if wanted(language.name()) {
