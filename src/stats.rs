@@ -154,6 +154,12 @@ async fn of_store(store: &Store) {
         }
         metric::queue_oldest(&namespace, &queue.name, depth.oldest_seconds);
     }
+    if let Some(left) = timeout(PATIENCE, store.aftermath()).await.ok().and_then(Result::ok) {
+        let count = |count: i64| float(u64::try_from(count).unwrap_or(0));
+        metric::level("runlet_dead_letters", count(left.dead_letters));
+        metric::level("runlet_callbacks_waiting", count(left.waiting));
+        metric::level("runlet_callbacks_oldest_seconds", left.oldest.max(0.0));
+    }
     for pool in store.pool_levels() {
         metric::connections_of(pool.name, "idle", f64::from(pool.idle));
         metric::connections_of(pool.name, "in_use", f64::from(pool.open.saturating_sub(pool.idle)));

@@ -86,6 +86,11 @@ pub fn broker_failed(broker: &str) {
     counter!("runlet_broker_failures_total", "broker" => broker.to_owned()).increment(1);
 }
 
+/// A callback was tried and is in this state now: `delivered`, `waiting` for another try, or `failed` for good.
+pub fn callback_tried(state: &'static str) {
+    counter!("runlet_callback_tries_total", "state" => state).increment(1);
+}
+
 /// How many messages a queue has in a state.
 pub fn queue_depth(namespace: &Namespace, queue: &str, state: &'static str, count: f64) {
     gauge!("runlet_queue_messages", "namespace" => namespace.to_string(), "queue" => queue.to_owned(), "state" => state).set(count);
@@ -157,7 +162,7 @@ pub fn describe() {
     }
 }
 
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("runlet_http_requests_total", "Requests that were answered, by the pattern of their route."),
     ("runlet_http_connections_cut_total", "Connections that the server closed by itself, by reason."),
     ("runlet_tls_reloads_total", "How often the files of the certificate were read again, by result."),
@@ -167,10 +172,11 @@ const COUNTERS: [(&str, &str); 10] = [
     ("runlet_messages_total", "Messages of queues that this server settled, by what became of them."),
     ("runlet_broker_messages_total", "Messages that came from brokers and are on record."),
     ("runlet_broker_failures_total", "How often a broker could not be reached, refused, or broke off."),
+    ("runlet_callback_tries_total", "Tries of callbacks by this server, by the state of the callback after that."),
     ("process_cpu_seconds_total", "CPU time of the server process."),
 ];
 
-const GAUGES: [(&str, &str); 21] = [
+const GAUGES: [(&str, &str); 24] = [
     ("runlet_build_info", "Always 1; its labels say what runs."),
     ("runlet_http_connections", "Connections that are open, by listener."),
     (
@@ -180,6 +186,9 @@ const GAUGES: [(&str, &str); 21] = [
     ("runlet_queue_oldest_seconds", "How long the oldest invocation that is due has waited."),
     ("runlet_queue_messages", "Messages of named queues, by queue and where they are on their way."),
     ("runlet_queue_messages_oldest_seconds", "For how long the oldest message of a queue has been ready."),
+    ("runlet_dead_letters", "Asynchronous work that failed for good and waits for somebody to redrive or drop it."),
+    ("runlet_callbacks_waiting", "Callbacks that are to be tried."),
+    ("runlet_callbacks_oldest_seconds", "How long the oldest callback that is to be tried has waited."),
     ("runlet_calls_waiting", "Calls and claimed work that wait for a turn or for room on this server."),
     ("runlet_sandboxes", "Sandboxes that exist, by what they do."),
     ("runlet_sandboxes_limit", "Sandboxes that may exist."),

@@ -69,8 +69,7 @@ pub(crate) fn memory(root: u32) -> Vec<Memory> {
                 let line = text.lines().find(|line| line.starts_with(key))?;
                 line.split_whitespace().nth(1)?.parse::<f64>().ok()
             };
-            let name = format!("{} ({pid})", stat.name);
-            Some(Memory { name, rss_mb: kb("Rss:")? / 1024.0, pss_mb: kb("Pss:")? / 1024.0 })
+            Some(Memory { name: stat.name, rss_mb: kb("Rss:")? / 1024.0, pss_mb: kb("Pss:")? / 1024.0 })
         })
         .collect()
 }

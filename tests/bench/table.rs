@@ -1,5 +1,7 @@
 //! What is printed: Markdown, fit for docs/.
 
+use std::collections::BTreeMap;
+
 use crate::process::Memory;
 
 fn first_line(path: &str, key: &str) -> String {
@@ -34,11 +36,22 @@ pub(crate) fn row(cells: &[String]) {
     println!("| {} |", cells.join(" | "));
 }
 
-/// Memory of each process.
+/// Memory of the processes, those of one name together.
 pub(crate) fn memory(title: &str, processes: &[Memory]) {
-    section(&format!("Memory, {title}"), &["process", "RSS MB", "PSS MB"]);
+    section(&format!("Memory, {title}"), &["process", "how many", "RSS MB, median", "PSS MB, median", "PSS MB, all"]);
+    let mut named: BTreeMap<&str, Vec<&Memory>> = BTreeMap::new();
     for process in processes {
-        row(&[process.name.clone(), format!("{:.1}", process.rss_mb), format!("{:.1}", process.pss_mb)]);
+        named.entry(&process.name).or_default().push(process);
+    }
+    for (name, all) in named {
+        let (rss, pss): (Vec<f64>, Vec<f64>) = all.iter().map(|one| (one.rss_mb, one.pss_mb)).unzip();
+        row(&[
+            name.to_owned(),
+            all.len().to_string(),
+            format!("{:.1}", median(&rss)),
+            format!("{:.1}", median(&pss)),
+            format!("{:.1}", pss.iter().sum::<f64>()),
+        ]);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::host::{Builder, TestHost};
+use super::metrics::Page;
 use super::wait::{secs, until, until_some};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -124,6 +125,9 @@ fn ends_are_told_as_the_official_libraries_expect_it() {
     // A synchronous call has told its caller already.
     host.call("f", &json!({"n": 1})).expect(200);
     assert_eq!(host.psql("SELECT count(*) FROM outbox"), "4");
+    let page = Page::of(&host);
+    page.expect("runlet_callback_tries_total", &[("state", "delivered")], 4.0);
+    page.expect("runlet_callbacks_waiting", &[], 0.0);
     host.finish();
 }
 

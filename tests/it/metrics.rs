@@ -10,7 +10,7 @@ use super::http::Answer;
 use super::wait::{secs, until};
 
 /// A page as the reference parser reads it.
-struct Page(Vec<Value>);
+pub(crate) struct Page(Vec<Value>);
 
 impl Page {
     fn read(answer: &Answer) -> Self {
@@ -20,7 +20,7 @@ impl Page {
         Self(read["samples"].as_array().expect("a list").clone())
     }
 
-    fn of(host: &TestHost) -> Self {
+    pub(crate) fn of(host: &TestHost) -> Self {
         Self::read(&host.http("GET", "/metrics").send().expect(200))
     }
 
@@ -33,7 +33,7 @@ impl Page {
     }
 
     #[track_caller]
-    fn expect(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub(crate) fn expect(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let found = self.value(name, labels);
         assert_eq!(found, Some(value), "{name} {labels:?}");
     }

@@ -6,6 +6,7 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::host::TestHost;
+use super::metrics::Page;
 use super::wait::{secs, until, until_some};
 
 /// Fails as the event says: for so many attempts, or by taking too long.
@@ -96,6 +97,7 @@ fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_dropped() {
     }
     let letters = cli_json(&host, &["dead-letters", "--function", "f", "--outcome", "error"]);
     assert_eq!(letters["dead_letters"].as_array().map(Vec::len), Some(5), "{letters}");
+    Page::of(&host).expect("runlet_dead_letters", &[], 5.0);
     assert_eq!(cli_json(&host, &["dead-letters", "--outcome", "oom"])["dead_letters"], json!([]));
     // One by its id, one dropped, the others by what they have in common.
     host.python("f", RETRY, CODE);

@@ -23,6 +23,7 @@ use super::{Store, StoreError};
 use crate::clock::{self, Timestamp};
 use crate::id::InvocationId;
 use crate::manifest::Destination;
+use crate::metric;
 use crate::name::{FunctionName, Namespace};
 
 /// What became of a callback.
@@ -53,6 +54,17 @@ impl CallbackState {
             Self::Cancelled => "cancelled",
         }
     }
+}
+
+/// What asynchronous work has left behind that somebody may want to look at: of all servers of the database.
+#[derive(Debug, Clone, Copy)]
+pub struct Aftermath {
+    /// Dead letters.
+    pub dead_letters: i64,
+    /// Callbacks that are to be tried.
+    pub waiting: i64,
+    /// For how many seconds the oldest of those to be tried has waited since the end it tells of; 0 if none waits.
+    pub oldest: f64,
 }
 
 /// How an invocation ended, as a callback tells it.
@@ -165,6 +177,23 @@ struct DueRow {
 }
 
 impl Store {
+    /// Counts dead letters and callbacks that wait.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn aftermath(&self) -> Result<Aftermath, StoreError> {
+        let counted = sqlx::query_as!(
+            Aftermath,
+            r#"SELECT (SELECT count(*) FROM dead_letters) AS "dead_letters!",
+                   count(*) AS "waiting!",
+                   COALESCE(EXTRACT(EPOCH FROM now() - min(created_at)), 0)::double precision AS "oldest!"
+               FROM outbox WHERE state = 'waiting'"#
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(counted)
+    }
+
     /// Claims callbacks that are due, the oldest first, for `lease`.
     ///
     /// # Errors
@@ -227,7 +256,11 @@ impl Store {
         )
         .execute(self.pool())
         .await?;
-        Ok(done.rows_affected() > 0)
+        let written = done.rows_affected() > 0;
+        if written {
+            metric::callback_tried(state.as_str());
+        }
+        Ok(written)
     }
 
     /// Waits until an end that somebody is to be told of was written by this server.
