@@ -150,6 +150,7 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
     let (distinct, runs) = numbers(&host);
     assert_eq!(distinct, all, "none is lost");
     assert!(runs - distinct <= 8, "{} ran twice: at most what was running when the server was killed", runs - distinct);
+    verified("NATS JetStream, broker and server killed", all, runs - distinct, "");
     let facts = host.psql(
         "SELECT cause->'normalised'->'attributes'->>'nats.subject' FROM invocations WHERE cause_kind = 'queue' LIMIT 1",
     );
