@@ -18,8 +18,8 @@ use runlet_core::secret::Secrets;
 use runlet_core::store::private::{PrivateOptions, PrivatePostgres};
 use runlet_core::store::{Spill, Store, StoreError};
 use runlet_executor::engine::{EngineOptions, LocalEngine};
+use runlet_executor::give_back_program;
 use runlet_executor::host::{Host, Zygote};
-use runlet_executor::memory;
 use runlet_integrations::callback;
 use runlet_triggers::queue::{Bridge, Brokers};
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
@@ -116,7 +116,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Gives back what the start needed and serving does not.
 async fn come_to_rest(stop: CancellationToken) {
     if timeout(START, stop.cancelled()).await.is_err() {
-        memory::settle();
+        give_back_program();
     }
 }
 

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use nix::sys::resource::{Resource, getrlimit};
 use runlet_core::engine::{Capacity, Engine};
 use runlet_core::metric;
-use runlet_core::store::Store;
+use runlet_core::store::{Store, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -126,20 +126,30 @@ fn of_engine(capacity: &Capacity) {
     metric::level("runlet_calls_waiting", f64::from(capacity.waiting));
 }
 
+/// What the database answers in time.
+async fn told<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    timeout(PATIENCE, asked).await.ok().and_then(Result::ok)
+}
+
+/// A number of rows.
+fn rows(count: i64) -> f64 {
+    float(u64::try_from(count).unwrap_or(0))
+}
+
 async fn of_store(store: &Store) {
-    let asked =
-        async { Ok::<_, runlet_core::store::StoreError>((store.queue_depth().await?, store.queue_age().await?)) };
-    let told = timeout(PATIENCE, asked).await.ok().and_then(Result::ok);
-    metric::level("runlet_postgres_up", f64::from(u8::from(told.is_some())));
+    let work = async { Ok((store.queue_depth().await?, store.queue_age().await?)) };
+    // At the same time: a database that is away is waited for once.
+    let (work, queues, left) =
+        tokio::join!(told(work), told(store.queues(None, None, None, QUEUES)), told(store.aftermath()));
+    metric::level("runlet_postgres_up", f64::from(u8::from(work.is_some())));
     // What cannot be known keeps its last value; `runlet_postgres_up` says how to take that.
-    if let Some(((waiting, claimed), age)) = told {
+    if let Some(((waiting, claimed), age)) = work {
         let levels = [("waiting", waiting), ("claimed", claimed)];
         for (state, count) in levels {
-            metric::level_of("runlet_queue_invocations", "state", state, float(u64::try_from(count).unwrap_or(0)));
+            metric::level_of("runlet_queue_invocations", "state", state, rows(count));
         }
         metric::level("runlet_queue_oldest_seconds", age.max(0.0));
     }
-    let queues = timeout(PATIENCE, store.queues(None, None, None, QUEUES)).await.ok().and_then(Result::ok);
     for (namespace, queue) in queues.into_iter().flatten() {
         let depth = queue.depth;
         let states = [
@@ -154,10 +164,9 @@ async fn of_store(store: &Store) {
         }
         metric::queue_oldest(&namespace, &queue.name, depth.oldest_seconds);
     }
-    if let Some(left) = timeout(PATIENCE, store.aftermath()).await.ok().and_then(Result::ok) {
-        let count = |count: i64| float(u64::try_from(count).unwrap_or(0));
-        metric::level("runlet_dead_letters", count(left.dead_letters));
-        metric::level("runlet_callbacks_waiting", count(left.waiting));
+    if let Some(left) = left {
+        metric::level("runlet_dead_letters", rows(left.dead_letters));
+        metric::level("runlet_callbacks_waiting", rows(left.waiting));
         metric::level("runlet_callbacks_oldest_seconds", left.oldest.max(0.0));
     }
     for pool in store.pool_levels() {

@@ -11,7 +11,6 @@ pub mod engine;
 pub mod host;
 mod init;
 mod lease;
-pub mod memory;
 mod meter;
 mod output;
 mod pool;
@@ -30,3 +29,5 @@ mod uid_range;
 mod wire;
 mod work;
 pub mod zygote;
+
+pub use sys::memory::give_back_program;

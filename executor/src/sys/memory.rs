@@ -2,9 +2,13 @@
 
 use std::ffi::c_void;
 
+/// Segments begin at a multiple of this. Where pages are larger, the kernel may refuse the call, and nothing is given back.
+const PAGE: u64 = 4096;
+
 /// Gives back the pages of the program and its libraries that are mapped read-only: code and constants. Whatever is used again comes
-/// back from the page cache. A start touches several times of what serving does (migrations, the API's document, certificates).
-pub(crate) fn give_back_program() {
+/// back from the page cache, 64 KiB at a time. To be called once a process has come to rest: a start touches several times of what serving
+/// does (migrations, the API's document, certificates).
+pub fn give_back_program() {
     // SAFETY: `segments` reads what the loader passes it, only during the call, and keeps nothing.
     unsafe { libc::dl_iterate_phdr(Some(segments), std::ptr::null_mut()) };
 }
@@ -29,9 +33,6 @@ unsafe extern "C" fn segments(object: *mut libc::dl_phdr_info, _size: usize, _da
     }
     0
 }
-
-/// The size of a page, or a multiple of it: segments are aligned to at least as much on the architectures that runlet is built for.
-const PAGE: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

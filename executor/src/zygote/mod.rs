@@ -22,10 +22,10 @@ use nix::unistd::{ForkResult, Pid};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::children;
 use crate::host::HostOptions;
-use crate::memory;
 use crate::rootfs::Layout;
 use crate::seccomp;
 use crate::shim::{self, Inherited};
+use crate::sys::memory::give_back_program;
 use crate::sys::process;
 use crate::wire::message::{Create, Hello, VERSION, Welcome};
 use crate::wire::{Received, Seqpacket};
@@ -70,7 +70,7 @@ fn serve() -> io::Result<()> {
     };
     let children = children::watch()?;
     server.send(&Welcome::Ready { reaped }, &[])?;
-    memory::settle();
+    give_back_program();
     Zygote { inherited, server, children, shims: HashMap::new(), lock }.run()
 }
 

@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use super::super::wait::scaled;
 use super::*;
@@ -77,9 +76,6 @@ fn peer(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A state is told within this time: a broker that has just opened its port may not answer for a while, and is then asked again later.
-const TOLD: Duration = Duration::from_secs(120);
-
 /// How the only trigger of a function gets on with its broker.
 fn broker(host: &TestHost, function: &str) -> Value {
     host.get(&format!("/v1/triggers?function={function}"))["triggers"][0]["broker"].clone()
@@ -115,12 +111,12 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
     let source =
         |source: &str, rest: &str| trigger("ORDERS", &format!("source = \"{source}\"\nbackoff = \"10ms\"\n{rest}"));
     host.python("f", &format!("max_concurrency = 4\n{}", source("events", "max_in_flight = 50\n")), ADDER);
-    until("the missing stream is told", TOLD, || {
+    until("the missing stream is told", secs(30), || {
         let broker = broker(&host, "f");
         broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.contains("ORDERS"))
     });
     host.python("g", &source("locked", ""), ADDER);
-    until("the wrong password is told", TOLD, || {
+    until("the wrong password is told", secs(30), || {
         let broker = broker(&host, "g");
         broker["state"] == "failing"
             && broker["error"].as_str().is_some_and(|error| error.to_lowercase().contains("authorization"))
@@ -255,11 +251,11 @@ fn rabbitmq_is_taken_over_whole_whoever_is_killed() {
         |source: &str| trigger("orders", &format!("source = \"{source}\"\nbackoff = \"10ms\"\nmax_in_flight = 50\n"));
     host.python("f", &format!("max_concurrency = 4\n{}", source("rabbit")), ADDER);
     host.python("g", &source("locked"), ADDER);
-    until("the missing queue is told", TOLD, || {
+    until("the missing queue is told", secs(30), || {
         let broker = broker(&host, "f");
         broker["state"] == "failing" && broker["error"].as_str().is_some_and(|error| error.contains("orders"))
     });
-    until("the wrong password is told", TOLD, || {
+    until("the wrong password is told", secs(30), || {
         let broker = broker(&host, "g");
         broker["state"] == "failing"
             && broker["error"].as_str().is_some_and(|error| error.to_uppercase().contains("REFUSED"))
