@@ -7,6 +7,8 @@ mod fair;
 mod line;
 mod lot;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod sharing_tests;
 mod standing;
 mod state;

@@ -7,15 +7,17 @@
 //! again but leave, as many as it takes; for a short while ([`Bounds::grace`]) those stay that have work to do. A
 //! sandbox that several calls share is as good as parked for whoever finds a free slot in it.
 
+mod report;
+mod resize;
+mod spares;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use runlet_core::id::InvocationId;
 use runlet_core::name::{Namespace, RevisionDigest};
 
 use super::Handle;
 use super::line::{Lines, Waiter, order};
 use super::lot::{Lot, Parked, Taken};
-use super::standing::{Binding, Standing};
 use super::want::{Bounds, FunctionKey, Want, Weights, Who};
 
 /// Where an execution may run, as the book knows it.
@@ -140,50 +142,6 @@ impl<T: Handle, W> Book<T, W> {
         self.lot.idle().0
     }
 
-    /// Sandboxes that are nobody's yet.
-    pub(super) fn spares(&self) -> u32 {
-        u32::try_from(self.spares.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Room for a sandbox that is nobody's yet: only what no one else wants now.
-    pub(super) fn spare_room(&mut self, memory: u64) -> Option<u64> {
-        if self.closed || self.is_short() || !self.fits(memory) {
-            return None;
-        }
-        self.memory += memory;
-        self.next += 1;
-        self.rooms.insert(self.next, Taker { memory, namespace: Namespace::default_namespace(), who: None });
-        Some(self.next)
-    }
-
-    /// A sandbox that is nobody's yet is there.
-    pub(super) fn park_spare(&mut self, room: u64, handle: T) -> Effects<T, W> {
-        let mut effects = Effects::none();
-        self.spares.insert(room, handle);
-        if self.closed {
-            effects.evict.extend(self.unpark_spare(room));
-        } else if self.is_short() {
-            self.pump(None, &mut effects);
-        }
-        effects
-    }
-
-    /// Such a sandbox has been taken, or ends: its room will come free soon.
-    pub(super) fn unpark_spare(&mut self, room: u64) -> Option<T> {
-        let handle = self.spares.remove(&room)?;
-        let memory = self.rooms.get(&room).map_or(0, |taker| taker.memory);
-        if self.leaving.insert(room, memory).is_none() {
-            self.leaving_memory += memory;
-        }
-        Some(handle)
-    }
-
-    /// The oldest of them has to leave.
-    fn send_spare_away(&mut self) -> Option<T> {
-        let room = *self.spares.first_key_value()?.0;
-        self.unpark_spare(room)
-    }
-
     /// Somebody comes and wants to start. `has_turn`: it comes back with its turn, and goes before all others.
     pub(super) fn arrive(
         &mut self,
@@ -270,46 +228,6 @@ impl<T: Handle, W> Book<T, W> {
         self.pump(None, &mut effects);
         effects.evict.extend(shared.map(|parked| parked.handle));
         effects
-    }
-
-    /// Sandboxes are to have another size, all or none. `Err`: so many bytes are missing; idle sandboxes were told to leave.
-    pub(super) fn resize(&mut self, rooms: &[u64], memory: u64) -> (Result<(), u64>, Effects<T, W>) {
-        let mut effects = Effects::none();
-        let old: u64 = rooms.iter().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum();
-        let count = rooms.iter().filter(|room| self.rooms.contains_key(room)).count() as u64;
-        let new = memory.saturating_mul(count);
-        let wanted = self.memory.saturating_sub(old).saturating_add(new);
-        if new > old && wanted > self.bounds.memory {
-            self.evict_for_resize(rooms, wanted, &mut effects);
-            return (Err(wanted - self.bounds.memory), effects);
-        }
-        for room in rooms {
-            if let Some(taker) = self.rooms.get_mut(room) {
-                taker.memory = memory;
-            }
-            if let Some(leaving) = self.leaving.get_mut(room) {
-                self.leaving_memory = self.leaving_memory - *leaving + memory;
-                *leaving = memory;
-            }
-            self.lot.resize(*room, memory);
-        }
-        self.memory = wanted;
-        self.pump(None, &mut effects);
-        (Ok(()), effects)
-    }
-
-    fn evict_for_resize(&mut self, rooms: &[u64], wanted: u64, effects: &mut Effects<T, W>) {
-        while wanted.saturating_sub(self.leaving_memory) > self.bounds.memory {
-            if let Some(handle) = self.send_spare_away() {
-                effects.evict.push(handle);
-                continue;
-            }
-            let Some(room) = self.lot.longest_idle().map(|parked| parked.room).find(|room| !rooms.contains(room))
-            else {
-                break;
-            };
-            effects.evict.extend(self.send_away(room));
-        }
     }
 
     /// A sandbox is free for the next execution of its revision.
@@ -594,41 +512,6 @@ impl<T: Handle, W> Book<T, W> {
     fn is_wanted(&self, parked: &Parked<T>) -> bool {
         let (namespace, name) = &parked.function;
         self.lines.line(namespace, &Some(name.clone())).is_some_and(|line| line.wants(&parked.key.1))
-    }
-
-    /// How the one stands who waits for this invocation; `None` if none does.
-    pub(super) fn standing(&self, invocation: InvocationId) -> Option<Standing> {
-        let (ticket, waiter) = self.waiters.iter().find(|(_, waiter)| waiter.want.invocation == Some(invocation))?;
-        let line = self.lines.line(&waiter.want.namespace, &waiter.want.who());
-        let for_turn = self.waits_for_turn(*ticket) == Some(true);
-        Some(Standing {
-            ahead: line.map_or(0, |line| line.before(waiter.order)),
-            waiting: self.waiters.len(),
-            binding: if for_turn { Binding::Turns(line.map_or(0, |line| line.running)) } else { self.short_of(waiter) },
-            memory: waiter.want.memory,
-        })
-    }
-
-    fn short_of(&self, waiter: &Waiter<W>) -> Binding {
-        if self.memory.saturating_add(waiter.want.memory) > self.bounds.memory {
-            return Binding::Memory;
-        }
-        if self.sandboxes() >= self.bounds.sandboxes { Binding::Sandboxes } else { Binding::Share }
-    }
-
-    /// Who takes the memory: function, bytes and sandboxes, most first.
-    pub(super) fn takers(&self, most: usize) -> Vec<(Namespace, Who, u64, u32)> {
-        let mut sums: HashMap<(&Namespace, &Who), (u64, u32)> = HashMap::new();
-        for (_, taker) in self.rooms.iter().filter(|(room, _)| !self.spares.contains_key(*room)) {
-            let sum = sums.entry((&taker.namespace, &taker.who)).or_default();
-            *sum = (sum.0 + taker.memory, sum.1 + 1);
-        }
-        let mut sums: Vec<_> = sums.into_iter().map(|((namespace, who), sum)| (sum, namespace, who)).collect();
-        sums.sort_unstable_by(|one, other| other.cmp(one));
-        sums.truncate(most);
-        sums.into_iter()
-            .map(|((memory, count), namespace, who)| (namespace.clone(), who.clone(), memory, count))
-            .collect()
     }
 
     /// The rooms that a function takes.
