@@ -81,7 +81,7 @@ configure
 start
 say "runlet serves on $url" "${dim}data: $RUNLET_DATA_DIR, log: $log${plain}"
 
-say "1. Two functions are deployed"
+say "1. The examples are deployed"
 for example in examples/*/function.toml; do show deploy "$(dirname "$example")"; done
 
 say "2. GitHub sends a push, signed with the webhook's secret"
