@@ -221,6 +221,7 @@ impl Cycle {
                     log_bytes: 0,
                     log_dropped: 0,
                     retry: None,
+                    expired: false,
                     tell: None,
                     at: clock::now(),
                 };

@@ -155,6 +155,30 @@ fn what_is_too_old_is_not_tried_again_and_expires_in_the_queue() {
 }
 
 #[test]
+fn what_is_too_old_when_its_memory_comes_free_expires() {
+    let host = TestHost::builder().set("memory", "\"320MiB\"").start();
+    host.python("holder", "memory = \"256MiB\"\ntimeout = \"1m\"\n", CODE);
+    host.python("late", "memory = \"256MiB\"\n[retry]\nmax_attempts = 3\nmax_age = \"1s\"\n", CODE);
+    let caller = std::thread::scope(|scope| {
+        let call = scope.spawn(|| host.call("holder", &json!({"sleep": 30})));
+        until("the call runs", secs(30), || {
+            host.get("/v1/executions?function=holder&state=running")["executions"][0].is_object()
+        });
+        let waiting = host.submit("late", &json!({}));
+        let expired = host.settled(&waiting);
+        assert_eq!((&expired["state"], &expired["dead_letter"]), (&json!("expired"), &json!(true)), "{expired}");
+        assert_eq!(expired["attempts"], 1, "it was in line: {expired}");
+        let message = expired["outcome"]["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("its deadline passed before it could start"), "{expired}");
+        let running = host.get("/v1/executions?function=holder")["executions"][0]["invocation"].clone();
+        line(&host, &["cancel", running.as_str().expect("an id")]);
+        call.join().expect("it ends")
+    });
+    assert_eq!(caller.status, 409, "{}", caller.json());
+    host.finish();
+}
+
+#[test]
 fn work_is_put_off_and_cancelled_while_it_waits_for_its_time_or_its_next_try() {
     let host = TestHost::start();
     host.python("f", "[retry]\nmin_backoff = \"1h\"\nmax_backoff = \"2h\"\n", CODE);

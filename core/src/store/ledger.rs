@@ -91,6 +91,8 @@ pub struct Finish {
     /// For queued work that did not succeed: it is to be executed again after this pause (attempt + 1), unless it was cancelled or
     /// its deadline comes first. A lost one only until it has been lost too often.
     pub retry: Option<Duration>,
+    /// For queued work: its deadline passed before it could start. Its invocation expires.
+    pub expired: bool,
     /// For queued work: who is told, if this is the end of the invocation.
     pub tell: Option<Destination>,
     /// When it ended.

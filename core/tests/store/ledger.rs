@@ -40,6 +40,7 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
         log_bytes: 3,
         log_dropped: 4,
         retry: None,
+        expired: false,
         tell: None,
         at: clock::now(),
     }

@@ -87,7 +87,7 @@ impl Shared {
     async fn run_job(&self, job: &Job, live: &Live, until: Option<Instant>, transit: TaskTrackerToken) -> Ended {
         let (turn, seat) = match self.admit(job, live, until, transit).await {
             Ok(granted) => granted,
-            Err(outcome) => return Ended::before(outcome),
+            Err(ended) => return *ended,
         };
         match self.place(job, seat, live).await {
             Ok(placed) => self.execute(job, placed, turn, live).await,
@@ -102,7 +102,7 @@ impl Shared {
         live: &Live,
         until: Option<Instant>,
         transit: TaskTrackerToken,
-    ) -> Result<(Turn<Handle>, Seat<Handle>), Outcome> {
+    ) -> Result<(Turn<Handle>, Seat<Handle>), Box<Ended>> {
         let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), until, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;
@@ -112,16 +112,17 @@ impl Shared {
             Poll::Ready(granted) => granted,
             Poll::Pending => tokio::select! {
                 granted = granted => granted,
-                () = live.token.cancelled() => return Err(ended_early(live)),
+                () = live.token.cancelled() => return Err(Box::new(Ended::before(ended_early(live)))),
             },
         };
-        granted.map_err(|refused| match refused {
-            Refused::Closed => ended_early(live),
-            refused @ (Refused::NoTurn(_) | Refused::NoRoom) => Outcome::because(
-                OutcomeKind::Cancelled,
-                format!("its deadline passed before it could start: {refused}"),
-            ),
-            refused => Outcome::because(OutcomeKind::InitError, refused.to_string()),
+        granted.map_err(|refused| {
+            Box::new(match refused {
+                Refused::Closed => Ended::before(ended_early(live)),
+                Refused::NoTurn(_) | Refused::NoRoom => {
+                    Ended::expired(format!("its deadline passed before it could start: {refused}"))
+                }
+                refused => Ended::before(Outcome::because(OutcomeKind::InitError, refused.to_string())),
+            })
         })
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Ended {
     result: Option<(Bytes, &'static str)>,
     /// Whether any of its code may have run.
     began: bool,
+    /// Whether its deadline passed before it could start.
+    expired: bool,
     running: Option<Running>,
     usage: Usage,
     remains: Option<Remains>,
@@ -77,12 +79,18 @@ impl Ended {
             outcome,
             result: None,
             began: false,
+            expired: false,
             running: None,
             usage: Usage::default(),
             remains: None,
             log: LogTotals::default(),
             rest: Spout::closed(),
         }
+    }
+
+    /// Its deadline passed before it could start.
+    pub(super) fn expired(why: String) -> Self {
+        Self { expired: true, ..Self::before(Outcome::because(OutcomeKind::Cancelled, why)) }
     }
 
     fn after(invoked: Invoked, running: Option<Running>, rest: Spout) -> Self {
@@ -120,6 +128,7 @@ impl Ended {
             namespace: job.namespace.clone(),
             fence: job.fence,
             retry: job.again_after(outcome.kind, self.began),
+            expired: self.expired,
             tell: job.tells(outcome.kind),
             outcome,
             result: self.result.map(|(body, kind)| (body, kind.into())),

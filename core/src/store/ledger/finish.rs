@@ -11,6 +11,7 @@ use super::batch::Write;
 use super::{Finish, Running};
 use crate::clock::Timestamp;
 use crate::execution::{ExecutionState, StartKind};
+use crate::invocation::InvocationState;
 use crate::outcome::OutcomeKind;
 use crate::store::queue::MAX_LOST;
 use crate::store::spill::{Placed, day_of};
@@ -209,6 +210,7 @@ impl<'a> Columns<'a> {
 
     fn push(&mut self, finish: &'a Finish, result: Option<&'a Placed>) {
         let (state, invocation_state) = states(finish.outcome.kind);
+        let invocation_state = if finish.expired { InvocationState::Expired.as_str() } else { invocation_state };
         let running = finish.running.as_ref();
         self.executions.push(finish.execution.uuid());
         self.invocations.push(finish.invocation.uuid());

@@ -25,7 +25,7 @@ WITH entry AS (
   WHERE x.id = e.execution AND x.id BETWEEN $21 AND $22 AND x.outcome IS NULL
     AND (e.fence IS NULL OR h.invocation IS NOT NULL)
   RETURNING e.*, h.namespace, h.function, COALESCE(h.again, false) AS again, COALESCE(h.cancelled, false) AS cancelled,
-    h.invocation IS NOT NULL AND e.invocation_state = 'failed' AND NOT h.again AND NOT h.cancelled AS dead
+    h.invocation IS NOT NULL AND e.invocation_state IN ('failed', 'expired') AND NOT h.again AND NOT h.cancelled AS dead
 ), closed AS (
   UPDATE invocations i
   SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END,

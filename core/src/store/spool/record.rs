@@ -242,6 +242,7 @@ fn read_end(head: EndHead<'_>, body: Bytes) -> Said {
         log_bytes: head.log_bytes,
         log_dropped: head.log_dropped,
         retry: None,
+        expired: false,
         tell: None,
         at: head.at,
     })
