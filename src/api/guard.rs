@@ -21,7 +21,7 @@ use super::routes::{self, Access, Found};
 use super::{Api, filter};
 use crate::http::body::discard;
 use crate::http::front::{self, RoutePattern};
-use crate::http::{Peer, reply};
+use crate::http::{Crowding, Peer, reply};
 
 /// The whole API as one function from request to response. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +44,10 @@ impl Guard {
     }
 
     async fn enter(&self, mut request: Request<Incoming>, peer: Peer) -> Response {
+        if request.extensions().get::<Crowding>().is_some() {
+            let detail = "this connection has many requests open, and so have others; let some end, then try again";
+            return ApiError::new(Code::QueueFull, detail).response();
+        }
         let route = match routes::find(request.method(), request.uri().path()) {
             Found::Route(route) => route,
             Found::Nothing => {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, TryFutureExt as _, TryStreamExt as _};
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use runlet_core::name::Namespace;
@@ -114,6 +114,7 @@ fn boxed<B: bytes::Buf>(
 pub(super) fn answer(
     handler: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
 ) -> BoxFuture<'static, Response> {
-    // On the heap at once: handlers are large futures, and each layer of a filter would move them.
-    Box::pin(async { handler.await.unwrap_or_else(|error| error.response()) })
+    // On the heap at once: handlers are large futures, and each layer of a filter would move them. An `async` block would keep room for
+    // it twice.
+    handler.unwrap_or_else(|error| error.response()).boxed()
 }

@@ -41,6 +41,10 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long a connection that was closed in order may take to be gone.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// In the extensions of a request: its connection has many of too many, and this one is to be refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crowding;
+
 /// A connection, whatever it runs over.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
@@ -65,9 +69,13 @@ impl Connection {
     {
         let Self { wire, peer, pulse, multiplexed, tasks, stop } = self;
         let of_service = Arc::clone(&pulse);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let busy = of_service.enter();
-            let answer = pulse::of(Arc::clone(&of_service), handler(request, peer));
+            if of_service.is_crowding() {
+                request.extensions_mut().insert(Crowding);
+            }
+            // On the heap: whatever holds an answer on its way to the wire moves it, and keeps room for it twice.
+            let answer = Box::pin(pulse::of(Arc::clone(&of_service), handler(request, peer)));
             async move { Ok::<Response<_>, std::convert::Infallible>(answer.await.map(|body| Watched::new(body, busy))) }
         });
         // Whatever still runs for a connection that is gone ends with it.
@@ -148,9 +156,10 @@ where
 {
     fn execute(&self, stream: F) {
         let gone = self.gone.clone();
+        let mut stream = Box::pin(stream);
         self.tasks.spawn(async move {
             tokio::select! {
-                _ = stream => {}
+                _ = stream.as_mut() => {}
                 () = gone.cancelled() => {}
             }
         });

@@ -12,7 +12,7 @@ use runlet_core::metric;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::pulse::Pulse;
+use super::pulse::{Crowd, Pulse};
 
 /// Who has just come, or has just been answered, is left alone for so long.
 const MANNERS: Duration = Duration::from_millis(750);
@@ -27,6 +27,7 @@ pub(super) struct House(Arc<Inner>);
 struct Inner {
     name: &'static str,
     places: Arc<Semaphore>,
+    crowd: Crowd,
     guests: Mutex<(u64, HashMap<u64, Arc<Pulse>>)>,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Place {
 impl House {
     pub(super) fn new(name: &'static str, places: usize) -> Self {
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Inner { name, places, guests: Mutex::default() }))
+        Self(Arc::new(Inner { name, places, crowd: Crowd::default(), guests: Mutex::default() }))
     }
 
     fn guests(&self) -> MutexGuard<'_, (u64, HashMap<u64, Arc<Pulse>>)> {
@@ -67,7 +68,7 @@ impl House {
 
     /// Gives a place to a new connection.
     pub(super) fn seat(&self, permit: OwnedSemaphorePermit) -> Place {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(self.0.crowd.clone());
         let mut guests = self.guests();
         guests.0 += 1;
         let number = guests.0;

@@ -10,6 +10,8 @@ pub(crate) mod listener;
 mod pulse;
 pub(crate) mod reply;
 
+pub(crate) use connection::Crowding;
+
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {

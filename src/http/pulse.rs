@@ -52,12 +52,23 @@ impl Drop for Reading {
 /// Who sends a body more slowly than this, in bytes a second, may be asked to leave a full house.
 const PACE: u64 = 16 * 1024;
 
+/// Requests of all connections together that are more than a few for each.
+const CROWD: usize = 2048;
+/// Requests of a connection that it may always have.
+const FEW: usize = 8;
+
+/// How many requests all connections of a listener have, together. HTTP/2 lets one connection have many, and each takes memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd(Arc<AtomicUsize>);
+
 /// One connection's pulse.
 #[derive(Debug)]
 pub(super) struct Pulse {
     begin: Instant,
     /// Requests between their head and the last byte of their answer.
     busy: AtomicUsize,
+    /// The same of all connections.
+    crowd: Crowd,
     /// Of them, those that wait for their body; since when the first of them does, and what had been received by then.
     reading: AtomicUsize,
     reading_since: AtomicU64,
@@ -98,10 +109,11 @@ pub(super) enum Verdict {
 }
 
 impl Pulse {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(crowd: Crowd) -> Arc<Self> {
         Arc::new(Self {
             begin: Instant::now(),
             busy: AtomicUsize::new(0),
+            crowd,
             reading: AtomicUsize::new(0),
             reading_since: AtomicU64::new(0),
             received_before: AtomicU64::new(0),
@@ -163,7 +175,13 @@ impl Pulse {
     /// A request has come.
     pub(super) fn enter(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
+        self.crowd.0.fetch_add(1, Ordering::AcqRel);
         Busy { pulse: Arc::clone(self), number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Whether there are too many requests altogether, and this connection has more than a few of them.
+    pub(super) fn is_crowding(&self) -> bool {
+        self.crowd.0.load(Ordering::Acquire) > CROWD && self.busy.load(Ordering::Acquire) > FEW
     }
 
     /// What to do at this moment.
@@ -208,6 +226,7 @@ impl Drop for Busy {
         self.pulse.idle_since.store(self.pulse.clock(Instant::now()), Ordering::Relaxed);
         self.pulse.touch();
         self.pulse.busy.fetch_sub(1, Ordering::AcqRel);
+        self.pulse.crowd.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -280,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_idle_and_work_is_not() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(Crowd::default());
         assert_eq!((after(&pulse, 9), after(&pulse, 11)), (Verdict::Keep, Verdict::Idle));
         let busy = pulse.enter();
         assert_eq!(after(&pulse, 6000), Verdict::Keep, "the code takes its time");
@@ -294,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_take_the_answer_is_stalled() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(Crowd::default());
         let mut body = Watched::new(Full::new(Bytes::from(vec![7; PIECE * 2 + 1])), pulse.enter());
         assert_eq!(body.size_hint().exact(), Some(PIECE as u64 * 2 + 1));
         let mut sizes = Vec::new();
@@ -312,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_wasted_by_silence_slowness_and_debt() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(Crowd::default());
         let wasted = |seconds| pulse.wasted(Instant::now() + Duration::from_secs(seconds)).is_some();
         assert!(wasted(2), "it asks nothing");
         let busy = pulse.enter();
@@ -332,8 +351,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_who_has_many_requests_makes_a_crowd() {
+        let crowd = Crowd::default();
+        let (greedy, modest) = (Pulse::new(crowd.clone()), Pulse::new(crowd));
+        let mut many: Vec<Busy> = (0..CROWD).map(|_| greedy.enter()).collect();
+        assert!(!greedy.is_crowding(), "there is room");
+        let _one = modest.enter();
+        assert!(greedy.is_crowding() && !modest.is_crowding());
+        many.truncate(FEW);
+        assert!(!greedy.is_crowding());
+    }
+
+    #[tokio::test]
     async fn a_body_that_is_not_ready_is_not_the_clients_debt() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(Crowd::default());
         let slow = futures_util::stream::pending::<Result<Frame<Bytes>, std::io::Error>>();
         let mut body = Watched::new(http_body_util::StreamBody::new(slow), pulse.enter());
         assert!(tokio::time::timeout(Duration::from_millis(20), body.frame()).await.is_err());
