@@ -16,7 +16,7 @@ cron) # The oracles write the table; the rest of it has to be right, in full siz
     timeout 60m cargo test --locked --test it cron:: -- --nocapture --test-threads=2
     ;;
 edge | soak) # As it is shipped: a debug build is so slow that it is the attack, and a million calls take it an hour.
-    timeout 60m cargo test --locked --release --test it "${2:-$name}::" -- --nocapture
+    timeout 60m cargo test --locked --release --test it "${2:-$name}::" -- --nocapture --test-threads=1
     ;;
 *) timeout 60m cargo test --locked --test it "${2:-$name}::" -- --nocapture ;;
 esac

@@ -232,6 +232,9 @@ pub struct Manifest {
     /// Most calls at a time in one sandbox.
     #[serde(default = "one")]
     pub concurrency: u32,
+    /// Sandboxes that each server keeps ready for it, whether it is called or not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_warm: u32,
     /// What becomes of accepted asynchronous work whose execution was lost.
     pub on_lost: OnLost,
     /// When asynchronous work that failed is executed again.
@@ -258,6 +261,11 @@ pub struct Manifest {
 /// What manifests mean that were stored before they could say it.
 const fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A manifest that breaks a rule.
@@ -407,6 +415,8 @@ mod tests {
                 error("reset = \"cold\"\n"),
                 error("concurrency = 2\nreset = \"fork\"\n"),
                 error("concurrency = 0\n"),
+                error("min_warm = 1\nreset = \"fresh\"\n"),
+                error("min_warm = 4\nmax_concurrency = 3\n"),
                 error("concurrency = 60\n"),
                 error("concurrency = 2\nreset = \"fresh\"\n"),
                 error("cpu = 0\n"),

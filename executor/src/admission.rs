@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use standing::{Binding, Standing};
 use state::{Arrival, Book, Effects, Place};
-pub(crate) use want::{Bounds, FunctionKey, SandboxKey, Want, Weights};
+pub(crate) use want::{Bounds, FunctionKey, Kept, SandboxKey, Want, Weights};
 
 /// What a sandbox is handed out as.
 pub(crate) trait Handle: Sized {
@@ -300,13 +300,13 @@ impl<T: Handle> Admission<T> {
         granted.try_recv().unwrap_or_else(|_| late())
     }
 
-    /// Parks a sandbox for the next execution of its revision.
-    pub(crate) fn park(&self, room: u64, function: FunctionKey, key: SandboxKey, handle: T) {
-        self.0.change(|book| ((), book.park(room, function, key, handle)));
+    /// Parks a sandbox for the next execution of its revision, or for so many of them at a time.
+    pub(crate) fn park(&self, room: u64, function: FunctionKey, key: SandboxKey, slots: u32, handle: T) {
+        self.0.change(|book| ((), book.park(room, function, key, slots, handle)));
     }
 
-    /// Tells those of the parked sandboxes to leave that may not stay.
-    pub(crate) fn weed(&self, may_stay: impl FnMut(&mut T) -> bool) {
+    /// Tells those of the parked sandboxes to leave that may not stay; it is said of each whether it is to be kept.
+    pub(crate) fn weed(&self, may_stay: impl FnMut(&mut T, bool) -> bool) {
         let evicted = self.0.lock().weed(may_stay);
         drop(evicted);
     }
@@ -326,6 +326,22 @@ impl<T: Handle> Admission<T> {
     pub(crate) fn unpark_spare(&self, room: u64) {
         let handle = self.0.lock().unpark_spare(room);
         drop(handle);
+    }
+
+    /// From now on functions are to have these ready, and no others.
+    pub(crate) fn keep(&self, kept: HashMap<FunctionKey, Kept>) {
+        self.0.lock().keep(kept);
+    }
+
+    /// How many sandboxes the function has that are ready, or at work and ready after that.
+    pub(crate) fn ready(&self, function: &FunctionKey, kept: &Kept) -> u32 {
+        self.0.lock().ready(function, &kept.revision, kept.shared)
+    }
+
+    /// Room for a sandbox that is to be kept ready, if nobody else wants it now.
+    pub(crate) fn kept_room(&self, function: &FunctionKey, memory: u64) -> Option<Room<T>> {
+        let number = self.0.change(|book| book.kept_room(function, memory))?;
+        Some(self.0.room(number))
     }
 
     /// Sandboxes that are nobody's yet.

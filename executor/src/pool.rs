@@ -82,9 +82,10 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
-    /// Whether it may stay. What it has written meanwhile is thrown away.
-    fn may_stay(&mut self) -> bool {
-        self.since.elapsed() < self.pool.idle && self.warm.as_mut().is_some_and(|warm| warm.session.is_resting())
+    /// Whether it may stay, however long it has been idle if it is to be `kept`. What it has written meanwhile is thrown away.
+    fn may_stay(&mut self, kept: bool) -> bool {
+        (kept || self.since.elapsed() < self.pool.idle)
+            && self.warm.as_mut().is_some_and(|warm| warm.session.is_resting())
     }
 }
 
@@ -149,8 +150,8 @@ impl Pool {
                     self.some.notified().await;
                 }
                 sleep(pause).await;
-                self.gate.weed(|handle| match handle {
-                    Handle::Whole(parked) => parked.may_stay(),
+                self.gate.weed(|handle, kept| match handle {
+                    Handle::Whole(parked) => parked.may_stay(kept),
                     Handle::Shared(_) | Handle::Spare(_) => true,
                 });
             }
@@ -168,8 +169,7 @@ impl Pool {
         self.tasks.spawn(async move {
             let leave = |why| pool.gate.unpark(number, why == Leave::Unfit);
             let sandbox = crew.serve(sandbox, requests, leave).await;
-            tracing::debug!(sandbox.id = sandbox.name(), "a shared sandbox ends");
-            pool.bury(sandbox, room).await;
+            pool.end_shared(sandbox, room).await;
         });
     }
 
@@ -177,8 +177,26 @@ impl Pool {
     pub(crate) fn park(&self, warm: Warm, function: FunctionKey, key: SandboxKey) {
         let room = warm.room.number();
         let parked = Parked { warm: Some(warm), since: Instant::now(), pool: self.clone() };
-        self.gate.park(room, function, key, Handle::Whole(parked));
+        self.gate.park(room, function, key, 1, Handle::Whole(parked));
         self.some.notify_one();
+    }
+
+    /// Keeps a sandbox for so many executions of its revision at a time.
+    pub(crate) fn park_shared(&self, warm: Warm, function: FunctionKey, key: SandboxKey, slots: u32) {
+        let (ticket, requests) = session::ticket();
+        let Warm { session, room } = warm;
+        let (pool, number) = (self.clone(), room.number());
+        self.gate.park(number, function, key, slots, Handle::Shared(ticket));
+        self.tasks.spawn(async move {
+            let leave = |why| pool.gate.unpark(number, why == Leave::Unfit);
+            let sandbox = session::serve(*session, pool.idle, requests, leave).await;
+            pool.end_shared(sandbox, room).await;
+        });
+    }
+
+    async fn end_shared(&self, sandbox: Sandbox, room: Place) {
+        tracing::debug!(sandbox.id = sandbox.name(), "a shared sandbox ends");
+        self.bury(sandbox, room).await;
     }
 
     /// Kills everything in a sandbox and waits until it is gone; its room is free then. Says how it ended, unless that

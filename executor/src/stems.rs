@@ -5,7 +5,10 @@
 //!                                                 └── breaks, or its memory is wanted: destroyed, and made anew later
 //! ```
 //! A stem takes room like every sandbox, but only what nobody wants, and it is the first to leave when somebody does.
-//! Whoever is given one brings room of his own; the stem's is free from then on.
+//! Whoever is given one brings room of his own; the stem's is free from then on. There are as many as the configuration says, and
+//! more where more were asked for at once ([`Demand`]).
+
+mod demand;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +26,7 @@ use crate::host::Host;
 use crate::host::sandbox::SandboxRequest;
 use crate::pool::{Gate, Handle, Place, Pool};
 use crate::session::Blank;
+use demand::Demand;
 
 /// How long an interpreter may take from its start to its first word.
 const BOOT: Duration = Duration::from_secs(20);
@@ -71,6 +75,7 @@ type Asker = oneshot::Sender<oneshot::Sender<(Blank, Place)>>;
 struct Shelf {
     ready: VecDeque<(u64, Asker)>,
     making: usize,
+    demand: Demand,
     /// Nothing is made before this moment: the last try has failed.
     rest: Option<Instant>,
 }
@@ -102,6 +107,13 @@ const fn at(kind: RuntimeKind) -> usize {
         RuntimeKind::Exec | RuntimeKind::Custom => 0,
         RuntimeKind::Python => 1,
         RuntimeKind::Node => 2,
+    }
+}
+
+impl Shelf {
+    /// How many there should be, `least` or more.
+    fn wanted(&mut self, least: u32) -> usize {
+        if least == 0 { 0 } else { self.demand.most(Instant::now()).max(least as usize) }
     }
 }
 
@@ -143,6 +155,7 @@ impl Stems {
 
     /// The stem that has waited longest.
     async fn take(&self, kind: RuntimeKind) -> Option<(Blank, Place)> {
+        self.lock()[at(kind)].demand.ask(Instant::now());
         loop {
             let (_, keeper) = self.lock()[at(kind)].ready.pop_front()?;
             self.0.changed.notify_one();
@@ -159,6 +172,7 @@ impl Stems {
     pub(crate) async fn keep_full(&self, stopping: &CancellationToken) {
         while !stopping.is_cancelled() {
             for kind in KINDS {
+                self.thin_out(kind);
                 while let Some(room) = self.missing(kind) {
                     let stems = self.clone();
                     self.0.tasks.spawn(async move { stems.make(kind, room).await });
@@ -172,9 +186,16 @@ impl Stems {
         }
     }
 
+    /// Lets those go that a rush has left over. A keeper whose asker is dropped ends its stem.
+    fn thin_out(&self, kind: RuntimeKind) {
+        let shelf = &mut self.lock()[at(kind)];
+        let surplus = shelf.ready.len().saturating_sub(shelf.wanted(self.0.counts.of(kind)));
+        shelf.ready.drain(..surplus);
+    }
+
     /// Room for a stem that is missing and can be made now.
     fn missing(&self, kind: RuntimeKind) -> Option<Place> {
-        if self.0.counts.of(kind) == 0 || runlet_runtimes::host::missing(kind).is_some() {
+        if runlet_runtimes::host::missing(kind).is_some() {
             return None;
         }
         let mut shelves = self.lock();
@@ -182,7 +203,7 @@ impl Stems {
         let shelf = &mut shelves[at(kind)];
         let there = shelf.ready.len() + shelf.making;
         let rests = shelf.rest.is_some_and(|until| Instant::now() < until);
-        if rests || making >= AT_A_TIME || there >= self.0.counts.of(kind) as usize {
+        if rests || making >= AT_A_TIME || there >= shelf.wanted(self.0.counts.of(kind)) {
             return None;
         }
         let room = self.0.gate.spare_room(limits().memory.0)?;

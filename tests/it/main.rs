@@ -26,6 +26,7 @@ mod disk;
 mod faults;
 mod fork;
 mod history;
+mod kept;
 mod lifecycle;
 mod limits;
 mod metrics;

@@ -157,3 +157,23 @@ fn a_deploy_does_not_find_the_old_code_in_a_stem() {
     }
     host.finish();
 }
+
+#[test]
+fn a_rush_of_first_calls_leaves_more_of_them_behind() {
+    let host = TestHost::builder().stems(1, 0, 0).start();
+    host.wait_stems(1);
+    let names: Vec<String> = (0..4).map(|n| format!("f{n}")).collect();
+    for name in &names {
+        host.python(name, "memory = \"64MiB\"\n", &format!("def handle(event, context):\n    return '{name}'\n"));
+    }
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| host.call(name, &json!(null)).expect(200));
+        }
+    });
+    // At least two of the four came within a second of each other.
+    until("there are more than the configuration says", secs(60), || {
+        host.get("/v1/capacity")["capacity"]["stems"].as_u64() > Some(1)
+    });
+    host.finish();
+}

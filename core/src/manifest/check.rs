@@ -119,6 +119,7 @@ impl Check<'_> {
             return self.fail("max_concurrency", "write a number from 1 to 1000");
         }
         let concurrency = self.concurrency(&raw, runtime, reset)?;
+        let min_warm = self.min_warm(&raw, runtime, reset, max_concurrency)?;
         if raw.handler.is_empty() || raw.handler.contains('\0') {
             return self.fail(
                 "handler",
@@ -144,6 +145,7 @@ impl Check<'_> {
             reset,
             max_concurrency,
             concurrency,
+            min_warm,
             on_lost: raw.on_lost.unwrap_or_default(),
             retry,
             on_success,
@@ -182,13 +184,27 @@ impl Check<'_> {
         }
     }
 
+    fn min_warm(&self, raw: &Raw, runtime: RuntimeKind, reset: Reset, most: u32) -> Result<u32, ManifestError> {
+        match raw.min_warm.unwrap_or(0) {
+            0 => Ok(0),
+            _ if !runtime.stays() => self
+                .fail("min_warm", "an exec function starts a process per invocation, none of it stays; leave it out"),
+            _ if reset == Reset::Fresh => self.fail(
+                "min_warm",
+                "`reset = \"fresh\"` is a sandbox per invocation, none stays; leave one of the two out",
+            ),
+            many if many > most => self.fail(
+                "min_warm",
+                format!("more than `max_concurrency` ({most}) can never be at work; write that or less"),
+            ),
+            many => Ok(many),
+        }
+    }
+
     /// Keys of the contract whose other values a later version will take.
     fn not_built(&self, raw: &Raw) -> Result<(), ManifestError> {
         if raw.image.as_deref().is_some_and(|image| image != "host") {
             return self.fail("image", "only \"host\" is available in this version");
-        }
-        if raw.min_warm.is_some_and(|n| n != 0) {
-            return self.fail("min_warm", "only 0 is available in this version");
         }
         Ok(())
     }

@@ -135,6 +135,19 @@ impl Store {
         rows.into_iter().map(Row::function).collect()
     }
 
+    /// The functions of which sandboxes are to be kept ready: whose current revision has a `min_warm`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn kept_warm(&self) -> Result<Vec<(Namespace, FunctionName)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName"
+               FROM revisions r JOIN functions f ON f.namespace = r.namespace AND f.name = r.manifest ->> 'name' AND f.revision = r.digest
+               WHERE r.manifest ? 'min_warm'"#
+        );
+        Ok(rows.fetch_all(self.pool()).await?.into_iter().map(|row| (row.namespace, row.name)).collect())
+    }
+
     /// The manifest of a revision.
     ///
     /// # Errors

@@ -221,6 +221,7 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         log_bytes: 0,
         log_dropped: 0,
         retry,
+        expired: false,
         tell: None,
         at: clock::now(),
     }

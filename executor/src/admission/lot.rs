@@ -128,6 +128,17 @@ impl<T: Handle> Lot<T> {
         parked.memory = memory;
     }
 
+    /// One that is here.
+    pub(super) fn get(&self, room: u64) -> Option<&Parked<T>> {
+        self.parked.get(&room).map(|(_, parked)| parked)
+    }
+
+    /// How many of the revision are here, with a free slot or without.
+    pub(super) fn here(&self, function: &FunctionKey, revision: &RevisionDigest) -> u32 {
+        let kind = self.kinds.get(function).and_then(|kinds| kinds.get(revision));
+        kind.map_or(0, |kind| u32::try_from(kind.here).unwrap_or(u32::MAX))
+    }
+
     /// The function of one that is here.
     pub(super) fn function(&self, room: u64) -> Option<&FunctionKey> {
         self.parked.get(&room).map(|(_, parked)| &parked.function)

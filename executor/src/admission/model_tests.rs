@@ -150,7 +150,7 @@ impl Model {
                 if park && want(ended.function).reuse.is_some() {
                     self.parked.push(ended);
                     let effects =
-                        self.book.park(ended.room, function(ended.function), sandbox(ended.function), ended.room);
+                        self.book.park(ended.room, function(ended.function), sandbox(ended.function), 1, ended.room);
                     self.effects(effects);
                 } else {
                     self.leaving.push(ended);

@@ -7,6 +7,7 @@
 //! again but leave, as many as it takes; for a short while ([`Bounds::grace`]) those stay that have work to do. A
 //! sandbox that several calls share is as good as parked for whoever finds a free slot in it.
 
+mod kept;
 mod report;
 mod resize;
 mod spares;
@@ -18,7 +19,7 @@ use runlet_core::name::{Namespace, RevisionDigest};
 use super::Handle;
 use super::line::{Lines, Waiter, order};
 use super::lot::{Lot, Parked, Taken};
-use super::want::{Bounds, FunctionKey, Want, Weights, Who};
+use super::want::{Bounds, FunctionKey, Kept, Want, Weights, Who};
 
 /// Where an execution may run, as the book knows it.
 #[derive(Debug)]
@@ -87,6 +88,10 @@ pub(super) struct Book<T: Handle, W> {
     lot: Lot<T>,
     /// Sandboxes that are nobody's yet, oldest first: the first to leave.
     spares: BTreeMap<u64, T>,
+    /// What functions want to have ready.
+    kept: HashMap<FunctionKey, Kept>,
+    /// Room is wanted for one of those: none is left for who is nobody's.
+    kept_waits: bool,
     lines: Lines,
     waiters: HashMap<u64, Waiter<W>>,
     /// Those that come back with their turn: before all others, in this order.
@@ -118,6 +123,8 @@ impl<T: Handle, W> Book<T, W> {
             leaving_memory: 0,
             lot: Lot::new(),
             spares: BTreeMap::new(),
+            kept: HashMap::new(),
+            kept_waits: false,
             lines: Lines::new(weights),
             waiters: HashMap::new(),
             returning: VecDeque::new(),
@@ -230,12 +237,13 @@ impl<T: Handle, W> Book<T, W> {
         effects
     }
 
-    /// A sandbox is free for the next execution of its revision.
+    /// A sandbox is free for the next execution of its revision, or for so many of them at a time.
     pub(super) fn park(
         &mut self,
         room: u64,
         function: FunctionKey,
         revision: (Namespace, RevisionDigest),
+        slots: u32,
         handle: T,
     ) -> Effects<T, W> {
         let mut effects = Effects::none();
@@ -248,7 +256,7 @@ impl<T: Handle, W> Book<T, W> {
         }
         let contended = !self.waiters.is_empty();
         let line = contended.then(|| (function.0.clone(), Some(function.1.clone())));
-        self.lot.put(Parked { room, memory, function, key: revision, handle, slots: 1, free: 1 });
+        self.lot.put(Parked { room, memory, function, key: revision, handle, slots, free: slots });
         if let Some((namespace, who)) = line {
             self.settle(&namespace, &who, &mut effects);
             self.pump(None, &mut effects);
@@ -270,9 +278,9 @@ impl<T: Handle, W> Book<T, W> {
     }
 
     /// A parked sandbox ends by itself; `false` if it is parked no more: somebody has taken it, or told it to leave. One
-    /// that is shared ends by itself only while nobody is in it, unless it is `unfit`.
+    /// that is shared ends by itself only while nobody is in it and it is not to be kept, unless it is `unfit`.
     pub(super) fn unpark(&mut self, room: u64, unfit: bool) -> (bool, Option<T>) {
-        if !unfit && !self.lot.is_idle(room) {
+        if !unfit && (!self.lot.is_idle(room) || self.lot.get(room).is_some_and(|parked| self.is_kept(parked))) {
             return (false, None);
         }
         let parked = self.lot.remove(room);
@@ -285,9 +293,18 @@ impl<T: Handle, W> Book<T, W> {
         retired.into_iter().map(|parked| self.leave_lot(parked)).collect()
     }
 
-    /// Takes out what is parked and may not stay.
-    pub(super) fn weed(&mut self, mut may_stay: impl FnMut(&mut T) -> bool) -> Vec<T> {
-        let weeds = self.lot.remove_where(|parked| !may_stay(&mut parked.handle));
+    /// Takes out what is parked and may not stay. It is told of each whether it is to be kept.
+    pub(super) fn weed(&mut self, mut may_stay: impl FnMut(&mut T, bool) -> bool) -> Vec<T> {
+        let mut surplus = self.surplus_of_kept();
+        let weeds = self.lot.remove_where(|parked| {
+            let surplus = surplus.get_mut(&(parked.function.clone(), parked.key.1.clone()));
+            let kept = surplus.as_ref().is_some_and(|surplus| **surplus == 0);
+            let leaves = !may_stay(&mut parked.handle, kept);
+            if let Some(surplus) = surplus.filter(|_| leaves) {
+                *surplus = surplus.saturating_sub(1);
+            }
+            leaves
+        });
         weeds.into_iter().map(|parked| self.leave_lot(parked)).collect()
     }
 
@@ -496,8 +513,7 @@ impl<T: Handle, W> Book<T, W> {
                 effects.evict.push(handle);
                 continue;
             }
-            let idle = self.lot.longest_idle().find(|parked| overdue || !self.is_wanted(parked));
-            let Some(room) = idle.map(|parked| parked.room) else { break };
+            let Some(room) = self.first_to_leave(|parked| overdue || !self.is_wanted(parked)) else { break };
             effects.evict.extend(self.send_away(room));
         }
         // One that is never idle leaves when those are done who are in it.
@@ -506,6 +522,12 @@ impl<T: Handle, W> Book<T, W> {
         {
             effects.evict.extend(self.send_away(room));
         }
+    }
+
+    /// The room of the sandbox that has been idle for longest, of those that `may` leave; those that are to be kept come last.
+    fn first_to_leave(&self, may: impl Fn(&Parked<T>) -> bool) -> Option<u64> {
+        let idle = || self.lot.longest_idle().filter(|parked| may(parked));
+        idle().find(|parked| !self.is_kept(parked)).or_else(|| idle().next()).map(|parked| parked.room)
     }
 
     /// Whether somebody waits for this very sandbox.

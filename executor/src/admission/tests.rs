@@ -130,7 +130,7 @@ async fn closing_sends_everybody_away() {
     let gate = gate(MEMORY, WAITING);
     let (turn, seat) = gate.acquire(want(0), None, true).await.unwrap();
     let Seat::New(room) = seat else { panic!("nothing is parked") };
-    gate.park(room.number(), function(0), sandbox(0), room.number());
+    gate.park(room.number(), function(0), sandbox(0), 1, room.number());
     let (waiter, ()) = tokio::join!(gate.acquire(want(0), None, true), async { gate.close() });
     assert_eq!(waiter.unwrap_err(), Refused::Closed);
     assert!(!gate.unpark(room.number(), false));
@@ -163,7 +163,7 @@ fn with_ten_thousand_of_a_waiting_b_starts_within_one_slot_time() {
         let (mut book, room, _) = crowded(0);
         assert!(matches!(book.arrive(one(n), false, true, 77_777), (Arrival::Wait(_), _)));
         // A's execution ends. Its sandbox, in which the next of A could start, leaves; B has the room.
-        let effects = book.park(room, function(0), sandbox(0), room);
+        let effects = book.park(room, function(0), sandbox(0), 1, room);
         assert!(effects.start.is_empty());
         assert_eq!(effects.evict, [room]);
         assert!(book.end_turn(&function(0)).start.is_empty());
@@ -177,14 +177,14 @@ fn for_a_short_while_a_sandbox_stays_with_who_has_more_to_do_for_it() {
     let (mut book, room, now) = crowded(20);
     book.arrive(one(1), false, true, 77_777).1.start.is_empty();
     for expected in 1..5 {
-        assert!(book.park(room, function(0), sandbox(0), room).evict.is_empty());
+        assert!(book.park(room, function(0), sandbox(0), 1, room).evict.is_empty());
         let ended = book.end_turn(&function(0));
         let started = ended.start.iter().map(|(who, ..)| *who);
         // It was taken as soon as it was parked: A may run 100 at a time.
         assert!(started.count() == 0, "{expected}");
     }
     now.store(20, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(book.park(room, function(0), sandbox(0), room).evict, [room]);
+    assert_eq!(book.park(room, function(0), sandbox(0), 1, room).evict, [room]);
     assert!(book.end_turn(&function(0)).start.is_empty());
     assert_eq!(book.end_room(room).start[0].0, 77_777);
 }
@@ -266,7 +266,7 @@ fn a_resize_is_for_all_or_none_and_idle_sandboxes_of_others_make_room_for_it() {
     let (one, two, other) = (start(0, 2), start(0, 2), start(1, 4));
     assert_eq!(book.resize(&[one, two], 4).0, Err(2));
     assert_eq!(book.usage().0, 8);
-    assert!(book.park(other, function(1), sandbox(1), other).evict.is_empty());
+    assert!(book.park(other, function(1), sandbox(1), 1, other).evict.is_empty());
     let (result, effects) = book.resize(&[one, two], 4);
     assert_eq!((result, effects.evict), (Err(2), vec![other]));
     assert!(book.end_room(other).start.is_empty());

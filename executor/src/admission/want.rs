@@ -58,6 +58,17 @@ impl Want {
     }
 }
 
+/// What a function wants to have ready.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    /// The revision that is called.
+    pub(crate) revision: RevisionDigest,
+    /// How many sandboxes of it.
+    pub(crate) least: u32,
+    /// Whether several calls share one.
+    pub(crate) shared: bool,
+}
+
 /// What the host has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {

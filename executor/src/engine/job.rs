@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runlet_core::backoff;
 use runlet_core::cause::{Cause, CauseKind};
-use runlet_core::clock::Timestamp;
+use runlet_core::clock::{self, Timestamp};
 use runlet_core::engine::{Network, ResultPiece};
 use runlet_core::execution::StartKind;
 use runlet_core::id::{DeliveryId, ExecutionId, InvocationId, TriggerId};
@@ -17,6 +17,7 @@ use runlet_core::manifest::{Destination, EnvValue, Envelope, Manifest, OnLost, R
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::secret::Secrets;
+use runlet_core::store::function::Function;
 use runlet_core::trace::TraceParent;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -59,6 +60,29 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// A job without a call: what it takes to make a sandbox for a function before anybody asks for it. None of its ids gets on record.
+    pub(super) fn ahead(function: &Function, manifest: Arc<Manifest>) -> Self {
+        Self {
+            namespace: function.namespace.clone(),
+            function: function.name.clone(),
+            revision: function.revision.clone(),
+            limits: function.limits(),
+            edition: function.settings.edition(),
+            manifest,
+            invocation: InvocationId::new(),
+            execution: ExecutionId::new(),
+            attempt: 1,
+            priority: 0,
+            created_at: clock::now(),
+            seated: OnceLock::new(),
+            fence: None,
+            cause: Cause::of_kind(CauseKind::Http),
+            payload: Bytes::new(),
+            content_type: None,
+            pieces: None,
+        }
+    }
+
     pub(super) fn function_key(&self) -> FunctionKey {
         (self.namespace.clone(), self.function.clone())
     }
@@ -281,7 +305,6 @@ pub(super) fn environment(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runlet_core::clock;
     use runlet_core::name::SecretName;
     use runlet_core::secret::Secret;
 

@@ -16,6 +16,7 @@ mod detach;
 mod envelope;
 mod explain;
 mod job;
+mod keep;
 mod lease;
 mod manifests;
 mod observe;
@@ -45,6 +46,7 @@ use crate::revisions::Revisions;
 use crate::stems::Stems;
 use backlog::Backlog;
 use bell::Bell;
+use keep::Keeper;
 use manifests::Manifests;
 use registry::Registry;
 use sizes::Sizes;
@@ -85,6 +87,7 @@ pub(crate) struct Shared {
     bell: Bell,
     leases: Leases,
     sizes: Sizes,
+    keeper: Keeper,
     /// Held while what is set for a function is changed.
     configuring: tokio::sync::Mutex<()>,
     /// Whether what an earlier life of this server left is cleared up.
@@ -115,6 +118,7 @@ impl LocalEngine {
             bell: Bell::default(),
             leases: Leases::default(),
             sizes: Sizes::default(),
+            keeper: Keeper::default(),
             configuring: tokio::sync::Mutex::default(),
             registry: Arc::default(),
             nudge: Notify::new(),

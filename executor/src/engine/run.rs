@@ -37,9 +37,9 @@ pub(super) enum Placed {
 
 /// A sandbox in which none of the code has run, and the environment of the code.
 pub(super) struct Made {
-    blank: Blank,
+    pub(super) blank: Blank,
     start: StartKind,
-    env: BTreeMap<String, String>,
+    pub(super) env: BTreeMap<String, String>,
 }
 
 /// A place in a sandbox that several calls share.
@@ -207,7 +207,7 @@ impl Shared {
     }
 
     /// A sandbox for the job that has been nobody's: one that was started ahead, or else a new one.
-    async fn make(&self, job: &Job, room: u64) -> Result<Made, Outcome> {
+    pub(super) async fn make(&self, job: &Job, room: u64) -> Result<Made, Outcome> {
         let init_error = |why: String| Outcome::because(OutcomeKind::InitError, why);
         if let Some(missing) = runlet_runtimes::host::missing(job.manifest.runtime) {
             return Err(init_error(missing));

@@ -11,6 +11,7 @@ use runlet_core::store::retention::Removed;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::keep::keep_warm;
 use crate::dispatch;
 
 /// Pause after a failure of the database.
@@ -31,6 +32,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     spawn(shared, reap);
     spawn(shared, partitions);
     spawn(shared, stems);
+    spawn(shared, keep_warm);
 }
 
 /// Runs a service until the engine has ended.

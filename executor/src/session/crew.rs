@@ -105,6 +105,19 @@ impl OutputSink for ToFirst<'_> {
     }
 }
 
+/// Serves with a runner that is ready, until nobody is left or none has come for so long. Returns the sandbox, to be destroyed.
+pub(crate) async fn serve(
+    session: Session,
+    idle: Duration,
+    requests: Requests,
+    leave: impl Fn(Leave) -> bool,
+) -> Sandbox {
+    let Requests(mut requests) = requests;
+    let mut at_work = AtWork::new(session, idle);
+    at_work.run(&mut requests, leave).await;
+    at_work.into_sandbox()
+}
+
 impl Crew {
     /// Starts the runner when the first call comes, and serves until nobody is left. Returns the sandbox, to be destroyed.
     /// `leave` keeps others from coming, and says whether that has worked.

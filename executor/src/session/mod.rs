@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 use crate::host::sandbox::ProcessSpec;
 
 pub use blank::Blank;
-pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, ticket};
+pub(crate) use crew::{Crew, Joined, Leave, Requests, Terms, Ticket, serve, ticket};
 pub use native::Session;
 pub use oneshot::run_once;
 pub(crate) use output::Output;

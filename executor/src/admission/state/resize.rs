@@ -36,10 +36,7 @@ impl<T: Handle, W> Book<T, W> {
                 effects.evict.push(handle);
                 continue;
             }
-            let Some(room) = self.lot.longest_idle().map(|parked| parked.room).find(|room| !rooms.contains(room))
-            else {
-                break;
-            };
+            let Some(room) = self.first_to_leave(|parked| !rooms.contains(&parked.room)) else { break };
             effects.evict.extend(self.send_away(room));
         }
     }

@@ -13,7 +13,7 @@ impl<T: Handle, W> Book<T, W> {
 
     /// Room for a sandbox that is nobody's yet: only what no one else wants now.
     pub(in crate::admission) fn spare_room(&mut self, memory: u64) -> Option<u64> {
-        if self.closed || self.is_short() || !self.fits(memory) {
+        if self.closed || self.is_short() || self.kept_waits || !self.fits(memory) {
             return None;
         }
         self.memory += memory;
