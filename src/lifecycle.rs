@@ -21,7 +21,7 @@ use runlet_executor::engine::{EngineOptions, LocalEngine};
 use runlet_executor::give_back_program;
 use runlet_executor::host::{Host, Zygote};
 use runlet_integrations::callback;
-use runlet_triggers::queue::{Bridge, Brokers};
+use runlet_triggers::queue::{Bridge, Brokers, Publishers};
 use runlet_triggers::webhook::{FingerprintKey, Receiver};
 use runlet_triggers::{cron, queue};
 use tokio::net::{TcpListener, UnixListener};
@@ -152,7 +152,7 @@ pub(crate) async fn run(server: Server, postgres: &mut Option<Postgres>) -> Resu
     let serving = TaskTracker::new();
     let key = FingerprintKey::new(prepared.fingerprint_key);
     serving.spawn(stats.clone().upkeep(store.clone(), stop.soft.clone()));
-    let callbacks = callbacks(&config, &engine, &store, Arc::clone(&secrets));
+    let callbacks = callbacks(&config, &engine, &store, (Arc::clone(&secrets), Arc::clone(&brokers)));
     let guard = guard(&config, &engine, &store, (secrets, Arc::clone(&brokers)), (key, disk), &stop, stats);
     let line = format!("runlet is ready on {} and {}\n", prepared.sockets.url, prepared.sockets.path.display());
     let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
@@ -238,13 +238,14 @@ fn callbacks(
     config: &Config,
     engine: &Arc<LocalEngine>,
     store: &Store,
-    secrets: Arc<dyn Secrets>,
+    (secrets, brokers): (Arc<dyn Secrets>, Arc<Brokers>),
 ) -> callback::Service {
     let tls = client::trusted().inspect_err(|error| tracing::warn!(%error, "callbacks to https are not possible"));
     callback::Service::new(callback::Options {
         store: store.clone(),
         engine: Arc::clone(engine) as Arc<dyn Engine>,
         secrets,
+        publishers: Publishers::new(brokers),
         networks: config.callbacks.allow.clone(),
         tls: tls.ok(),
         timeout: config.callbacks.timeout.0,

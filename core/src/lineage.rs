@@ -44,17 +44,33 @@ impl Lineage {
         function: &FunctionName,
         next: &FunctionName,
     ) -> Result<Self, Endless> {
+        let lineage = Self::after(of, parent, function);
+        lineage.leads_to(next)?;
+        Ok(lineage)
+    }
+
+    /// The lineage of whatever the end of `parent`, an invocation of `function` with the lineage `of`, causes.
+    #[must_use]
+    pub fn after(of: Option<&Self>, parent: InvocationId, function: &FunctionName) -> Self {
         let mut functions = of.map(|lineage| lineage.functions.clone()).unwrap_or_default();
         functions.push(function.clone());
-        let path = || functions.iter().chain([next]).map(FunctionName::as_str).collect::<Vec<_>>().join(" -> ");
-        if functions.contains(next) {
+        let root = of.map_or(parent, |lineage| lineage.root);
+        Self { parent, root, depth: of.map_or(0, |lineage| lineage.depth).saturating_add(1), functions }
+    }
+
+    /// Whether an invocation of `next` may have this lineage.
+    ///
+    /// # Errors
+    /// [`Endless`] where it would come to a function for the second time, or the chain is too long.
+    pub fn leads_to(&self, next: &FunctionName) -> Result<(), Endless> {
+        let path = || self.functions.iter().chain([next]).map(FunctionName::as_str).collect::<Vec<_>>().join(" -> ");
+        if self.functions.contains(next) {
             return Err(Endless::Loop(path()));
         }
-        if functions.len() > LONGEST {
+        if self.functions.len() > LONGEST {
             return Err(Endless::Long(path()));
         }
-        let root = of.map_or(parent, |lineage| lineage.root);
-        Ok(Self { parent, root, depth: of.map_or(0, |lineage| lineage.depth) + 1, functions })
+        Ok(())
     }
 
     /// The lineage of an invocation that repeats `original`: it stands where that one stood.

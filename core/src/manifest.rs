@@ -22,7 +22,7 @@ use crate::name::{FunctionName, SecretName};
 use crate::unit::ByteSize;
 
 pub use cron::{CronTrigger, Misfire, Overlap};
-pub use destination::Destination;
+pub use destination::{Destination, Format};
 pub use field::{BadPath, FieldPath, FieldValue};
 pub use queue::QueueTrigger;
 pub use retry::{Retry, RetryOn};

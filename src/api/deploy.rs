@@ -135,13 +135,17 @@ pub(super) fn secrets_exist(input: &Input, manifest: &Manifest) -> Result<(), St
 pub(super) fn brokers_exist(input: &Input, manifest: &Manifest) -> Result<(), String> {
     let namespace = input.namespace();
     let sources = manifest.triggers.iter().filter_map(|trigger| match trigger {
-        TriggerSpec::Queue(spec) => spec.source.as_ref(),
+        TriggerSpec::Queue(spec) => Some(("trigger.source".to_owned(), spec.source.as_ref()?)),
         TriggerSpec::Webhook(_) | TriggerSpec::Cron(_) => None,
     });
-    for name in sources {
+    let told = destinations(manifest).filter_map(|(table, destination)| match destination {
+        Destination::Queue { broker, .. } => Some((format!("{table}.broker"), broker.as_ref()?)),
+        Destination::Function { .. } | Destination::Http { .. } => None,
+    });
+    for (key, name) in sources.chain(told) {
         if !input.api.brokers.has(namespace, name) {
             return Err(format!(
-                "function.toml: trigger.source: broker `{name}` is not configured for namespace `{namespace}`; the operator adds \
+                "function.toml: {key}: broker `{name}` is not configured for namespace `{namespace}`; the operator adds \
                  [brokers.{name}] with url = \"...\" and namespaces = [\"{namespace}\"] to the server's configuration and restarts it"
             ));
         }
@@ -161,7 +165,7 @@ fn secrets(manifest: &Manifest) -> impl Iterator<Item = (String, &SecretName)> {
     });
     let destinations = destinations(manifest).filter_map(|(table, destination)| match destination {
         Destination::Http { secret, .. } => Some((format!("{table}.secret"), secret)),
-        Destination::Function { .. } => None,
+        Destination::Function { .. } | Destination::Queue { .. } => None,
     });
     env.chain(triggers).chain(destinations)
 }

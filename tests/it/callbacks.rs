@@ -2,11 +2,14 @@
 //! Standard Webhooks (`tests/peers/receiver.*`).
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use super::edge::Authority;
 use super::host::{Builder, TestHost};
 use super::metrics::Page;
 use super::wait::{secs, until, until_some};
@@ -25,6 +28,10 @@ struct Receiver {
 impl Receiver {
     /// Starts `program` of `tests/peers`; on `port`, if that is named.
     fn start(program: &str, port: Option<u16>) -> Self {
+        Self::start_with(program, port, &[])
+    }
+
+    fn start_with(program: &str, port: Option<u16>, environment: &[(&str, PathBuf)]) -> Self {
         let peers = super::peers::installed();
         let interpreter = if program.ends_with(".py") { "/usr/bin/python3" } else { "node" };
         let mut child = Command::new(interpreter)
@@ -32,6 +39,7 @@ impl Receiver {
             .args(port.map(|port| port.to_string()))
             .env("PYTHONPATH", peers.join("python"))
             .env("CALLBACK_SECRET", KEY)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -278,5 +286,59 @@ fn a_secret_that_cannot_sign_is_refused_at_the_deploy() {
         assert!(!output.status.success() && told.contains(message) && told.contains("on_failure.secret"), "{told}");
         assert!(!told.contains("hunter2"));
     }
+    host.finish();
+}
+
+#[test]
+fn ends_are_told_as_cloudevents_that_the_official_sdks_read() {
+    let host = open();
+    for program in ["receiver.py", "receiver.mjs"] {
+        let receiver = Receiver::start(program, None);
+        for format in ["cloudevents", "cloudevents_binary"] {
+            let as_event = |table: &str| format!("{}format = \"{format}\"\n", to(table, &receiver.url("/ok")));
+            host.python("f", &(as_event("on_success") + &as_event("on_failure")), CODE);
+            let good = host.submit("f", &json!({"n": 7, "text": "€ \u{1f600}"}));
+            let bad = host.submit("f", &json!({"fail": true}));
+            for (id, kind) in [(&good, "runlet.invocation.succeeded"), (&bad, "runlet.invocation.failed")] {
+                settled(&host, id, "delivered");
+                let got = receiver.got(id);
+                assert_eq!(got.len(), 1, "{program} {format}: {got:?}");
+                let attributes = &got[0]["attributes"];
+                assert_eq!((&attributes["id"], &attributes["type"]), (&json!(id), &json!(kind)), "{program} {format}");
+                assert_eq!(attributes["source"], "/default/function/f");
+                assert!(attributes["time"].is_string(), "{attributes}");
+                assert_eq!(got[0]["data"]["invocation"], json!(id), "{program} {format}");
+            }
+            assert_eq!(receiver.got(&good)[0]["data"]["event"], json!({"n": 7, "text": "€ \u{1f600}"}));
+        }
+    }
+    host.finish();
+}
+
+#[test]
+fn a_receiver_with_tls_is_told_if_its_certificate_is_trusted() {
+    let authority = Authority::new();
+    let receiver = Receiver::start_with(
+        "receiver.py",
+        None,
+        &[("TLS_CERT", authority.path("cert")), ("TLS_KEY", authority.path("key"))],
+    );
+    let mut host = open();
+    host.python("f", &to("on_success", &receiver.url("/ok").replace("http:", "https:")), CODE);
+    let id = host.submit("f", &json!({"n": 1}));
+    until("it has been tried", secs(20), || callback(&host, &id)["history"][0]["note"].is_string());
+    let note = callback(&host, &id)["history"][0]["note"].as_str().expect("text").to_owned();
+    assert!(note.starts_with("no TLS:"), "the authority is nobody's: {note}");
+    assert!(receiver.got(&id).is_empty());
+    // The server's user reads it.
+    let trusted = tempfile::tempdir_in("/var/tmp").expect("writable");
+    std::fs::set_permissions(trusted.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    std::fs::write(trusted.path().join("ca"), authority.read("ca")).expect("writable");
+    host.environment.push(("RUNLET_CA_FILE".to_owned(), trusted.path().join("ca").display().to_string()));
+    host.stop();
+    host.restart();
+    host.http("POST", &format!("/v1/callbacks/{id}/retry")).send().expect(200);
+    settled(&host, &id, "delivered");
+    assert_eq!(receiver.got(&id).len(), 1);
     host.finish();
 }

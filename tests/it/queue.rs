@@ -1,6 +1,7 @@
 //! Queues from outside: messages published by API and command line, run in sandboxes, retried, put aside, in order, through crashes.
 
 mod brokers;
+mod ends;
 mod many;
 
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@ async def nats():
 
     client = await connect(url, user="runlet", password="wonder", connect_timeout=5)
     stream = client.jetstream()
-    await stream.add_stream(name=queue, subjects=["orders.>"])
+    await stream.add_stream(name=queue, subjects=[subject.split(".")[0] + ".>"])
     for number in numbers:
         await stream.publish(subject, str(number).encode(), headers={"Content-Type": "application/json"})
     await client.close()

@@ -33,6 +33,8 @@ use crate::clock::Timestamp;
 use crate::id::{InvocationId, MessageId};
 use crate::name::Namespace;
 
+pub(super) use publish::{exists, insert};
+
 pub use admin::{Redrive, Which};
 pub use depth::{Depth, QueueRecord};
 pub use settle::{Ended, Fate};
@@ -44,6 +46,9 @@ pub const PRIORITIES: i16 = 9;
 
 /// A queue, by owner and name.
 pub type QueueKey = (Namespace, String);
+
+/// Attribute of a message of which only the beginning is here; its value is the size of the whole, bytes.
+pub const CUT: &str = "runlet.cut";
 
 /// A message to publish.
 #[derive(Debug, Clone, Default)]

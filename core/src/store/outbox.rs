@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::message::{self, NewMessage};
 use super::text::{json, noun, word};
 use super::{Store, StoreError};
 use crate::clock::{self, Timestamp};
@@ -163,6 +165,17 @@ pub enum Verdict {
     Failed,
 }
 
+impl Verdict {
+    /// The state that a callback is in then.
+    const fn state(self) -> CallbackState {
+        match self {
+            Self::Delivered => CallbackState::Delivered,
+            Self::Failed => CallbackState::Failed,
+            Self::Again(_) => CallbackState::Waiting,
+        }
+    }
+}
+
 /// Tries that are kept of a callback.
 const HISTORY: i32 = 20;
 
@@ -174,6 +187,20 @@ struct DueRow {
     destination: Value,
     tries: i32,
     created_at: Timestamp,
+}
+
+impl DueRow {
+    fn due(self) -> Result<DueCallback, StoreError> {
+        Ok(DueCallback {
+            event: word("outbox", &self.invocation, &self.event)?,
+            destination: noun("outbox", &self.invocation, self.destination)?,
+            invocation: self.invocation,
+            namespace: self.namespace,
+            function: self.function,
+            number: self.tries.unsigned_abs(),
+            created_at: self.created_at,
+        })
+    }
 }
 
 impl Store {
@@ -212,18 +239,40 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
+        // One that this version cannot read is left to a later one, and keeps none of the others back.
         let due = |row: DueRow| {
-            Ok(DueCallback {
-                event: word("outbox", &row.invocation, &row.event)?,
-                destination: noun("outbox", &row.invocation, row.destination)?,
-                invocation: row.invocation,
-                namespace: row.namespace,
-                function: row.function,
-                number: row.tries.unsigned_abs(),
-                created_at: row.created_at,
-            })
+            let invocation = row.invocation;
+            let read: Result<DueCallback, StoreError> = row.due();
+            read.inspect_err(|error| tracing::warn!(invocation.id = %invocation, %error, "a callback cannot be read"))
+                .ok()
         };
-        rows.into_iter().map(due).collect()
+        Ok(rows.into_iter().filter_map(due).collect())
+    }
+
+    /// Publishes a message to a built-in queue and puts the try on record, both or neither. `None`: there is no such queue, and nothing
+    /// was done; else whether it was done: not if a later try has begun or somebody cancelled it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn callback_published(
+        &self,
+        due: &DueCallback,
+        tried: &CallbackTry,
+        queue: &str,
+        message: NewMessage,
+    ) -> Result<Option<bool>, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        if !message::exists(&mut tx, &due.namespace, queue).await? {
+            return Ok(None);
+        }
+        if !put_try(&mut tx, due, tried, Verdict::Delivered).await? {
+            return Ok(Some(false));
+        }
+        message::insert(&mut tx, &due.namespace, queue, &[message], Duration::ZERO).await?;
+        tx.commit().await?;
+        metric::callback_tried(CallbackState::Delivered.as_str());
+        self.tell_messages(&due.namespace, queue).await;
+        Ok(Some(true))
     }
 
     /// Puts a try and what follows it on record, unless a later one has begun or somebody cancelled it. Returns whether it was written.
@@ -236,29 +285,10 @@ impl Store {
         tried: &CallbackTry,
         verdict: Verdict,
     ) -> Result<bool, StoreError> {
-        let (state, pause) = match verdict {
-            Verdict::Delivered => (CallbackState::Delivered, Duration::ZERO),
-            Verdict::Failed => (CallbackState::Failed, Duration::ZERO),
-            Verdict::Again(pause) => (CallbackState::Waiting, pause),
-        };
-        let done = sqlx::query!(
-            "UPDATE outbox SET state = $3, next_at = now() + make_interval(secs => $4),
-                 finished_at = CASE WHEN $3 = 'waiting' THEN NULL ELSE $5::timestamptz END,
-                 history = (CASE WHEN jsonb_array_length(history) >= $7 THEN history - 0 ELSE history END) || $6::text::jsonb
-             WHERE invocation = $1 AND tries = $2 AND state = 'waiting'",
-            due.invocation.uuid(),
-            i32::try_from(due.number).unwrap_or(i32::MAX),
-            state.as_str(),
-            pause.as_secs_f64(),
-            clock::now(),
-            json(tried),
-            HISTORY,
-        )
-        .execute(self.pool())
-        .await?;
-        let written = done.rows_affected() > 0;
+        let mut connection = self.pool().acquire().await?;
+        let written = put_try(&mut connection, due, tried, verdict).await?;
         if written {
-            metric::callback_tried(state.as_str());
+            metric::callback_tried(verdict.state().as_str());
         }
         Ok(written)
     }
@@ -267,4 +297,30 @@ impl Store {
     pub async fn callback_rung(&self) {
         self.inner.callbacks.notified().await;
     }
+}
+
+/// Puts a try and what follows it on record, unless a later one has begun or somebody cancelled it. Returns whether it was written.
+async fn put_try(
+    connection: &mut PgConnection,
+    due: &DueCallback,
+    tried: &CallbackTry,
+    verdict: Verdict,
+) -> Result<bool, StoreError> {
+    let pause = if let Verdict::Again(pause) = verdict { pause } else { Duration::ZERO };
+    let done = sqlx::query!(
+        "UPDATE outbox SET state = $3, next_at = now() + make_interval(secs => $4),
+             finished_at = CASE WHEN $3 = 'waiting' THEN NULL ELSE $5::timestamptz END,
+             history = (CASE WHEN jsonb_array_length(history) >= $7 THEN history - 0 ELSE history END) || $6::text::jsonb
+         WHERE invocation = $1 AND tries = $2 AND state = 'waiting'",
+        due.invocation.uuid(),
+        i32::try_from(due.number).unwrap_or(i32::MAX),
+        verdict.state().as_str(),
+        pause.as_secs_f64(),
+        clock::now(),
+        json(tried),
+        HISTORY,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }

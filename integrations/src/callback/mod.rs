@@ -1,7 +1,8 @@
-//! Telling others how asynchronous work ended: another function, or an address on the network, signed as Standard Webhooks says.
+//! Telling others how asynchronous work ended: another function, a queue, or an address on the network, signed as Standard Webhooks says.
 //!
 //! ```text
 //!  outbox (core) ──claim──► service ──► message ──► function: submitted to the engine, once, by a key
+//!                              │            ├─────► queue: published, here in one transaction with what came of it
 //!                              │            └─────► http: address checked, signed, sent
 //!                              └── what came of it, and when it is tried again, goes back on record
 //! ```

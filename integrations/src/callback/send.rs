@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
+use hyper::header::{HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use runlet_core::clock;
@@ -59,6 +59,8 @@ pub(super) struct Message<'a> {
     /// Its id: the same in every try.
     pub(super) id: &'a str,
     pub(super) url: &'a str,
+    /// What the body is, and what goes with it.
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
 }
 
@@ -69,15 +71,15 @@ pub(super) async fn send(
     networks: &Networks,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Answer, SendError> {
-    let Message { id, url, body } = message;
+    let Message { id, url, headers, body } = message;
     let uri: Uri = url.parse().map_err(|_| ConnectError::Address)?;
     let keys = Keys::read(secret).map_err(SendError::Secret)?;
     let at = clock::now().timestamp();
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::post(target)
+    let request = headers.iter().fold(Request::post(target), |request, (name, value)| request.header(name, value));
+    let request = request
         .header(HOST, host)
-        .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, concat!("runlet/", env!("CARGO_PKG_VERSION")))
         .header(signed::ID, id)
         .header(signed::TIMESTAMP, at)

@@ -1,5 +1,6 @@
 //! The service that tells: it takes callbacks that are due, tries each, and writes down what came of it.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,19 +11,23 @@ use runlet_core::clock;
 use runlet_core::engine::{DedupKey, Engine, EngineError, NewInvocation, Submission};
 use runlet_core::lineage::Lineage;
 use runlet_core::manifest::Destination;
-use runlet_core::name::{FunctionName, SecretName};
+use runlet_core::name::{BrokerName, FunctionName, SecretName};
 use runlet_core::secret::Secrets;
 use runlet_core::store::execution::Invocation;
+use runlet_core::store::message::NewMessage;
 use runlet_core::store::outbox::{CallbackTry, DueCallback, Verdict};
 use runlet_core::store::{Store, StoreError};
+use runlet_triggers::queue::{LINEAGE, Outgoing, Publishers};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::message::message;
+use super::message;
 use super::networks::Networks;
 use super::send::{Answer, Message, send};
+
+const JSON: &str = "application/json";
 
 /// Pauses between the tries of a callback, as Standard Webhooks recommends them; after the last one it is given up.
 const SCHEDULE: [u64; 9] = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
@@ -34,7 +39,7 @@ const MOST: usize = 64;
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// What the service works with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// The ledger.
     pub store: Store,
@@ -42,6 +47,8 @@ pub struct Options {
     pub engine: Arc<dyn Engine>,
     /// Where the secrets are that callbacks are signed with.
     pub secrets: Arc<dyn Secrets>,
+    /// The brokers that ends may be published to.
+    pub publishers: Publishers,
     /// Networks that are allowed besides the public ones.
     pub networks: Networks,
     /// Whom to trust for `https`; `None`: nobody.
@@ -59,11 +66,17 @@ struct Told {
     verdict: Verdict,
     status: Option<u16>,
     note: String,
+    /// What is to be published to the built-in queue of this name, in one transaction with this.
+    message: Option<Box<(String, NewMessage)>>,
 }
 
 impl Told {
+    fn new(verdict: Verdict, note: impl ToString) -> Self {
+        Self { verdict, status: None, note: note.to_string(), message: None }
+    }
+
     fn failed(note: impl ToString) -> Self {
-        Self { verdict: Verdict::Failed, status: None, note: note.to_string() }
+        Self::new(Verdict::Failed, note)
     }
 
     /// To be tried again by the schedule, unless this was the last time.
@@ -72,7 +85,7 @@ impl Told {
         match pause {
             Some(seconds) => {
                 let pause = Duration::from_secs(*seconds).mul_f64(1.0 + backoff::dice() / 5.0);
-                Self { verdict: Verdict::Again(pause), status: None, note: note.to_string() }
+                Self::new(Verdict::Again(pause), note)
             }
             None => Self::failed(format!("{}; that was the last try", note.to_string())),
         }
@@ -125,7 +138,10 @@ impl Options {
         let told = self.tell(&due).await;
         let duration_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let tried = CallbackTry { at, status: told.status, note: told.note, duration_ms };
-        let written = self.store.callback_tried(&due, &tried, told.verdict).await;
+        let written = match told.message {
+            None => self.store.callback_tried(&due, &tried, told.verdict).await,
+            Some(message) => self.publish_here(&due, &tried, message).await,
+        };
         tracing::info!(
             namespace = %due.namespace,
             function.name = %due.function,
@@ -148,20 +164,62 @@ impl Options {
             Ok(None) => return Told::failed("the invocation is not on record any more"),
             Err(error) => return Told::again(due.number, error),
         };
-        let body = match self.body(due, &invocation).await {
-            Ok(body) => body,
+        let message = match self.message(due, &invocation).await {
+            Ok(message) => message,
             Err(error) => return Told::again(due.number, error),
         };
         match &due.destination {
-            Destination::Function { function } => self.invoke(due, &invocation, function, body).await,
-            Destination::Http { url, secret } => self.post(due, url, secret, body).await,
+            Destination::Function { function } => self.invoke(due, &invocation, function, message.webhook()).await,
+            Destination::Http { url, secret, format } => {
+                self.post(due, url, secret, message.for_address(*format)).await
+            }
+            Destination::Queue { queue, broker } => {
+                self.publish(due, &invocation, (queue, broker.as_ref()), message.webhook()).await
+            }
         }
     }
 
-    async fn body(&self, due: &DueCallback, invocation: &Invocation) -> Result<bytes::Bytes, StoreError> {
+    async fn message(&self, due: &DueCallback, invocation: &Invocation) -> Result<message::Told, StoreError> {
         let payload = self.store.payload(&due.namespace, due.invocation).await?;
         let result = self.store.result(&due.namespace, due.invocation).await?;
-        Ok(message(due.event, invocation, payload.as_ref(), result.as_ref()))
+        Ok(message::Told::new(due.event, invocation, payload.as_ref(), result.as_ref()))
+    }
+
+    /// Publishes it: to a broker now, to a queue here in one transaction with what came of it.
+    async fn publish(
+        &self,
+        due: &DueCallback,
+        from: &Invocation,
+        (queue, broker): (&str, Option<&BrokerName>),
+        body: bytes::Bytes,
+    ) -> Told {
+        let attributes = attributes(due, from);
+        let Some(broker) = broker else {
+            let content_type = Some(JSON.to_owned());
+            let message = NewMessage { body, content_type, attributes, ..NewMessage::default() };
+            let message = Some(Box::new((queue.to_owned(), message)));
+            return Told { message, ..Told::new(Verdict::Delivered, "published") };
+        };
+        let id = format!("{}.{}", due.invocation, due.event.as_str());
+        let message = Outgoing { id, body, content_type: JSON, attributes };
+        match self.publishers.publish((&due.namespace, broker), queue, &message, self.timeout).await {
+            Ok(()) => Told::new(Verdict::Delivered, "published"),
+            Err(error) => Told::again(due.number, error),
+        }
+    }
+
+    async fn publish_here(
+        &self,
+        due: &DueCallback,
+        tried: &CallbackTry,
+        message: Box<(String, NewMessage)>,
+    ) -> Result<bool, StoreError> {
+        let (queue, message) = *message;
+        if let Some(written) = self.store.callback_published(due, tried, &queue, message).await? {
+            return Ok(written);
+        }
+        let note = format!("there is no queue `{queue}`; make it, then retry this callback");
+        self.store.callback_tried(due, &CallbackTry { note, ..tried.clone() }, Verdict::Failed).await
     }
 
     /// Invokes another function with it: once, however often it is tried.
@@ -191,20 +249,26 @@ impl Options {
         match self.engine.submit(submission).await {
             Ok(submitted) => {
                 let made = submitted.invocations.first().map(|one| one.invocation.to_string()).unwrap_or_default();
-                Told { verdict: Verdict::Delivered, status: None, note: format!("invoked as {made}") }
+                Told::new(Verdict::Delivered, format!("invoked as {made}"))
             }
             Err(error @ (EngineError::NotFound { .. } | EngineError::Invalid(_))) => Told::failed(error),
             Err(error) => Told::again(due.number, error),
         }
     }
 
-    async fn post(&self, due: &DueCallback, url: &str, secret: &SecretName, body: bytes::Bytes) -> Told {
+    async fn post(
+        &self,
+        due: &DueCallback,
+        url: &str,
+        secret: &SecretName,
+        (headers, body): (Vec<(String, String)>, bytes::Bytes),
+    ) -> Told {
         let Some(value) = self.secrets.get(&due.namespace, secret) else {
             let note = format!("secret `{secret}` is not configured for namespace `{}`", due.namespace);
             return Told::again(due.number, note);
         };
         let id = due.invocation.to_string();
-        let message = Message { id: &id, url, body };
+        let message = Message { id: &id, url, headers, body };
         let sent = timeout(self.timeout, send(message, &value, &self.networks, self.tls.as_ref())).await;
         match sent {
             Ok(Ok(answer)) => answered(due.number, answer),
@@ -215,12 +279,28 @@ impl Options {
     }
 }
 
+/// What goes with a message about an end: who ended and how, for filters, and where it comes from, so that no loop goes on for ever.
+fn attributes(due: &DueCallback, from: &Invocation) -> BTreeMap<String, String> {
+    let lineage = Lineage::after(from.cause.lineage.as_deref(), due.invocation, &due.function);
+    let mut attributes = BTreeMap::from([
+        ("runlet.event".to_owned(), due.event.as_str().to_owned()),
+        ("runlet.function".to_owned(), due.function.to_string()),
+        ("runlet.invocation".to_owned(), due.invocation.to_string()),
+        (LINEAGE.to_owned(), serde_json::to_string(&lineage).unwrap_or_default()),
+    ]);
+    if let Some(trace) = &from.cause.trace {
+        attributes.insert("traceparent".to_owned(), trace.parent.to_string());
+        attributes.extend(trace.state.clone().map(|state| ("tracestate".to_owned(), state)));
+    }
+    attributes
+}
+
 /// What follows from an answer.
 fn answered(number: u32, answer: Answer) -> Told {
     let Answer { status, retry_after } = answer;
     let code = status.as_u16();
     let told = match code {
-        200..=299 => Told { verdict: Verdict::Delivered, status: None, note: "taken".to_owned() },
+        200..=299 => Told::new(Verdict::Delivered, "taken"),
         410 => Told::failed("its receiver says that it is gone: not tried again"),
         300..=399 => Told::again(number, "redirects are not followed"),
         _ => Told::again(number, "not taken"),

@@ -3,28 +3,56 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::super::edge::Authority;
 use super::super::wait::scaled;
 use super::*;
 
 const ADDER: &str = "def handle(event, context):\n    return event\n";
 
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has room");
-    listener.local_addr().expect("it is bound").port()
+/// Ports that nobody listens on, this one and those that are so far behind it. None of them is one that the kernel gives away: a broker
+/// takes seconds to start, and another test may have got it by then.
+fn free_ports(behind: &[u16]) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let step = (std::process::id().wrapping_mul(31) + nth * 7) % 2400;
+        let port = 10_000 + u16::try_from(step).expect("it is small");
+        if free(port) && behind.iter().all(|more| free(port + more)) {
+            return port;
+        }
+    }
 }
 
 /// A nats-server with JetStream; users `runlet` with the password `wonder`.
-struct Nats {
-    port: u16,
+pub(super) struct Nats {
+    pub(super) port: u16,
     dir: PathBuf,
     child: Option<Child>,
 }
 
 impl Nats {
-    fn new(dir: PathBuf) -> Self {
-        let mut nats = Self { port: free_port(), dir, child: None };
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self::with(dir, "")
+    }
+
+    /// One that speaks TLS as well, on the same port.
+    pub(super) fn with_tls(dir: PathBuf, authority: &Authority) -> Self {
+        let (cert, key) = (authority.path("cert"), authority.path("key"));
+        let tls = format!("tls {{ cert_file: {cert:?}, key_file: {key:?} }}\nallow_non_tls: true\n");
+        Self::with(dir, &tls)
+    }
+
+    fn with(dir: PathBuf, more: &str) -> Self {
+        let mut nats = Self { port: free_ports(&[]), dir, child: None };
+        let config = format!(
+            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\nauthorization {{ user: runlet, password: wonder }}\n{more}",
+            nats.port,
+            nats.dir.join("js"),
+        );
+        std::fs::write(nats.dir.join("nats.conf"), config).expect("writable");
         nats.start();
         nats
     }
@@ -32,9 +60,8 @@ impl Nats {
     fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("nats.log")).expect("writable");
         let child = Command::new("nats-server")
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
-            .arg(self.dir.join("js"))
-            .args(["--user", "runlet", "--pass", "wonder"])
+            .arg("-c")
+            .arg(self.dir.join("nats.conf"))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -61,7 +88,7 @@ impl Drop for Nats {
 
 /// Publishes by a client of others (tests/peers), which waits for the broker's confirmation of each.
 #[track_caller]
-fn peer(program: &str, args: &[&str]) {
+pub(super) fn peer(program: &str, args: &[&str]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below the target directory");
     let peers = target.join("peers");
@@ -77,7 +104,7 @@ fn peer(program: &str, args: &[&str]) {
 }
 
 /// How the only trigger of a function gets on with its broker.
-fn broker(host: &TestHost, function: &str) -> Value {
+pub(super) fn broker(host: &TestHost, function: &str) -> Value {
     host.get(&format!("/v1/triggers?function={function}"))["triggers"][0]["broker"].clone()
 }
 
@@ -91,7 +118,7 @@ fn numbers(host: &TestHost) -> (usize, usize) {
     (distinct.parse().expect("a number"), all.parse().expect("a number"))
 }
 
-fn config(name: &str, url: &str) -> String {
+pub(super) fn config(name: &str, url: &str) -> String {
     format!("[brokers.{name}]\nurl = \"{url}\"\nuser = \"runlet\"\nsecret = \"broker\"\nnamespaces = [\"default\"]\n")
 }
 
@@ -159,31 +186,48 @@ fn nats_is_taken_over_whole_whoever_is_killed() {
     host.finish();
 }
 
+/// How far behind its port for AMQP the others of a rabbitmq-server are: for TLS, for its node, and for the names of that.
+const TLS: u16 = 2_500;
+const NODE: u16 = 5_000;
+const NAMES: u16 = 10_000;
+
 /// A rabbitmq-server: its node, its files and its erlang cookie are in a directory of its own.
-struct Rabbit {
-    port: u16,
+pub(super) struct Rabbit {
+    pub(super) port: u16,
     dir: PathBuf,
     node: String,
     child: Option<Child>,
 }
 
 impl Rabbit {
-    fn new(dir: PathBuf) -> Self {
-        let port = free_port();
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self::with(dir, |_| String::new())
+    }
+
+    /// One that speaks TLS as well, on [`Rabbit::tls_port`].
+    pub(super) fn with_tls(dir: PathBuf, authority: &Authority) -> Self {
+        let path = |name: &str| authority.path(name).display().to_string();
+        let files = format!("ssl_options.certfile = {}\nssl_options.keyfile = {}\n", path("cert"), path("key"));
+        Self::with(dir, |tls| format!("listeners.ssl.1 = 127.0.0.1:{tls}\n{files}"))
+    }
+
+    fn with(dir: PathBuf, more: impl FnOnce(u16) -> String) -> Self {
+        let port = free_ports(&[TLS, NODE, NAMES]);
         std::fs::write(dir.join("enabled_plugins"), "[].\n").expect("writable");
-        std::fs::write(
-            dir.join("rabbitmq.conf"),
-            format!("listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = runlet\ndefault_pass = wonder\n"),
-        )
-        .expect("writable");
+        let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = runlet\ndefault_pass = wonder\n");
+        std::fs::write(dir.join("rabbitmq.conf"), config + &more(port + TLS)).expect("writable");
         let mut rabbit = Self { port, node: format!("runlet-test-{port}@localhost"), dir, child: None };
         rabbit.start();
         rabbit
     }
 
+    pub(super) const fn tls_port(&self) -> u16 {
+        self.port + TLS
+    }
+
     /// Where erlang keeps the names of this node alone.
-    fn names_port(&self) -> u32 {
-        30_000 + u32::from(self.port) % 10_000
+    const fn names_port(&self) -> u16 {
+        self.port + NAMES
     }
 
     fn command(&self, program: &str) -> Command {
@@ -197,7 +241,7 @@ impl Rabbit {
             .env("RABBITMQ_LOG_BASE", at("log"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins"))
             .env("RABBITMQ_PID_FILE", at("pid"))
-            .env("RABBITMQ_DIST_PORT", (20_000 + u32::from(self.port) % 10_000).to_string())
+            .env("RABBITMQ_DIST_PORT", (self.port + NODE).to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.names_port().to_string())
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1")
@@ -210,7 +254,18 @@ impl Rabbit {
         let mut command = self.command("rabbitmq-server");
         command.stdout(log.try_clone().expect("one more")).stderr(log).stdin(Stdio::null());
         self.child = Some(command.spawn().expect("rabbitmq-server is installed: tests/setup.sh install tests"));
-        until("rabbitmq-server listens", secs(60), || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        until("rabbitmq-server answers as AMQP does", secs(60), || self.answers().is_ok_and(|first| first == 1));
+    }
+
+    /// The first byte of its answer to a client's greeting: a frame of a method.
+    fn answers(&self) -> std::io::Result<u8> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(secs(5)))?;
+        stream.write_all(b"AMQP\0\0\x09\x01")?;
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        Ok(first[0])
     }
 
     /// Ends the node, without warning: the process that holds its files, and the script that started it.

@@ -2,7 +2,7 @@
 //!
 //! A message goes to the first trigger of its queue whose filters it matches and that may still start something. One that matches no
 //! trigger is not wanted by anybody and goes; one that a filter cannot look into is a dead letter, for nobody can say whether it is
-//! wanted.
+//! wanted. So is one that has come from a function to which it would lead again.
 
 use chrono::TimeDelta;
 use runlet_core::clock::Timestamp;
@@ -19,7 +19,8 @@ const BYTES: usize = 16 << 20;
 enum Answer {
     Wanted,
     Unwanted,
-    Unreadable,
+    /// It can never be dealt with, for this reason.
+    Hopeless(String),
 }
 
 fn ask(consumer: &Consumer, message: &Candidate) -> Answer {
@@ -29,15 +30,18 @@ fn ask(consumer: &Consumer, message: &Candidate) -> Answer {
     if !attributes {
         return Answer::Unwanted;
     }
-    if consumer.spec.fields.is_empty() {
-        return Answer::Wanted;
+    if !consumer.spec.fields.is_empty() {
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&message.body).is_err() {
+            let reason = "the body is no JSON, and the trigger's `match` has to look into it";
+            return Answer::Hopeless(reason.to_owned());
+        }
+        if unmatched(&consumer.spec.fields, Some(&message.body)).is_some() {
+            return Answer::Unwanted;
+        }
     }
-    if serde_json::from_slice::<serde::de::IgnoredAny>(&message.body).is_err() {
-        return Answer::Unreadable;
-    }
-    match unmatched(&consumer.spec.fields, Some(&message.body)) {
-        None => Answer::Wanted,
-        Some(_) => Answer::Unwanted,
+    match event::lineage(message).map(|lineage| lineage.leads_to(&consumer.function)) {
+        Some(Err(endless)) => Answer::Hopeless(endless.to_string()),
+        _ => Answer::Wanted,
     }
 }
 
@@ -67,11 +71,13 @@ pub fn choose(
     for (place, message) in candidates.iter().enumerate() {
         let answers: Vec<Answer> = consumers.iter().map(|consumer| ask(consumer, message)).collect();
         if answers.iter().all(|answer| *answer != Answer::Wanted) {
-            if answers.contains(&Answer::Unreadable) {
-                let reason = "the body is no JSON, and the trigger's `match` has to look into it";
-                choice.dead.push((place, reason.to_owned()));
-            } else {
-                choice.unwanted.push(place);
+            let hopeless = answers.into_iter().find_map(|answer| match answer {
+                Answer::Hopeless(reason) => Some(reason),
+                Answer::Wanted | Answer::Unwanted => None,
+            });
+            match hopeless {
+                Some(reason) => choice.dead.push((place, reason)),
+                None => choice.unwanted.push(place),
             }
             continue;
         }

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock::Timestamp;
+use runlet_core::lineage::Lineage;
 use runlet_core::store::message::{Candidate, Consumer};
+use runlet_core::trace::Trace;
 use serde_json::{Map, Value, json};
 
 /// Content type of a batch, and of a body that says nothing.
@@ -30,13 +32,34 @@ fn facts(consumer: &Consumer, message: &Candidate) -> Map<String, Value> {
     facts
 }
 
-/// Why an invocation of these messages is: a lone one is described in full.
+/// Attribute of a message that the end of an invocation has caused: where that one came from, as JSON.
+pub const LINEAGE: &str = "runlet.lineage";
+
+/// Where a message comes from, if an invocation is its cause.
+pub(super) fn lineage(message: &Candidate) -> Option<Lineage> {
+    serde_json::from_str(message.attributes.get(LINEAGE)?).ok()
+}
+
+/// The trace that a message belongs to.
+fn trace(message: &Candidate) -> Option<Trace> {
+    let value = |name: &str| message.attributes.get(name).map(String::as_bytes).into_iter();
+    Trace::of_headers(value("traceparent"), value("tracestate"))
+}
+
+/// Why an invocation of these messages is: a lone one is described in full. Of several, the one that has come the longest way says where it
+/// comes from.
 pub(super) fn cause(consumer: &Consumer, messages: &[&Candidate]) -> Cause {
     let normalised = match (consumer.spec.batch_size, messages) {
         (1, [only]) => Value::Object(facts(consumer, only)),
         _ => json!({ "queue": consumer.spec.queue, "messages": messages.len() }),
     };
-    Cause { trigger: Some(consumer.trigger), normalised: Some(normalised), ..Cause::of_kind(CauseKind::Queue) }
+    Cause {
+        trigger: Some(consumer.trigger),
+        normalised: Some(normalised),
+        lineage: messages.iter().filter_map(|message| lineage(message)).max_by_key(|one| one.depth).map(Box::new),
+        trace: messages.iter().find_map(|message| trace(message)),
+        ..Cause::of_kind(CauseKind::Queue)
+    }
 }
 
 /// The body of the invocation: that of the message, or a document with all of them where a trigger takes batches.

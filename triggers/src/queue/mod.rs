@@ -13,7 +13,8 @@ mod event;
 mod fate;
 mod service;
 
-pub use broker::{Bridge, BrokerConfig, BrokerKind, Brokers};
+pub use broker::{Bridge, BrokerConfig, BrokerKind, Brokers, NotPublished, Outgoing, Publishers};
 pub use choose::choose;
+pub use event::LINEAGE;
 pub use fate::decide;
 pub use service::Service;

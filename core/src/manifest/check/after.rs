@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::manifest::{Destination, Retry, RetryOn};
-use crate::name::{FunctionName, SecretName};
+use super::queue;
+use crate::manifest::{Destination, Format, Retry, RetryOn};
+use crate::name::{BrokerName, FunctionName, SecretName};
 use crate::unit::Span;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -31,6 +32,9 @@ pub(super) struct RawDestination {
     function: Option<FunctionName>,
     url: Option<String>,
     secret: Option<SecretName>,
+    format: Option<String>,
+    queue: Option<String>,
+    broker: Option<BrokerName>,
 }
 
 /// The key that breaks a rule, and what to write instead.
@@ -76,24 +80,55 @@ fn word(text: &str) -> Result<RetryOn, Broken> {
 impl RawDestination {
     /// The destination of a function of this name.
     pub(super) fn checked(self, of: &FunctionName) -> Result<Destination, Broken> {
-        match (self.function, self.url, self.secret) {
-            (Some(function), None, None) if function == *of => {
+        self.fits_together()?;
+        match self {
+            Self { function: Some(function), .. } if function == *of => {
                 Err(("function", format!("`{function}` would invoke itself without end; name another function")))
             }
-            (Some(function), None, None) => Ok(Destination::Function { function }),
-            (Some(_), Some(_), _) => Err(("url", "a function or a url is told, not both; leave one out".to_owned())),
-            (Some(_), None, Some(_)) => Err(("secret", "a function needs no secret; leave it out".to_owned())),
-            (None, Some(url), Some(secret)) => Ok(Destination::Http { url: address(&url)?, secret }),
-            (None, Some(_), None) => Err((
+            Self { function: Some(function), .. } => Ok(Destination::Function { function }),
+            Self { queue: Some(queue), broker, .. } => {
+                queue::check_name(&queue, broker.as_ref()).map_err(|message| ("queue", message))?;
+                Ok(Destination::Queue { queue, broker })
+            }
+            Self { url: Some(url), secret: Some(secret), format, .. } => {
+                let format = format.as_deref().map_or(Ok(Format::default()), format_of)?;
+                Ok(Destination::Http { url: address(&url)?, secret, format })
+            }
+            Self { url: Some(_), .. } => Err((
                 "secret",
                 "callbacks are signed: write secret = \"NAME\", the name of a secret that holds whsec_...".to_owned(),
             )),
-            (None, None, _) => Err((
+            Self { .. } => Err((
                 "function",
-                "write function = \"NAME\", or url = \"https://...\" and secret = \"NAME\"".to_owned(),
+                "write function = \"NAME\", queue = \"NAME\", or url = \"https://...\" and secret = \"NAME\""
+                    .to_owned(),
             )),
         }
     }
+
+    /// Whether one of them is told, and nothing is said that means nothing to it.
+    fn fits_together(&self) -> Result<(), Broken> {
+        let (function, queue, url) = (self.function.is_some(), self.queue.is_some(), self.url.is_some());
+        let told = u8::from(function) + u8::from(queue) + u8::from(url);
+        let second = if url { "url" } else { "queue" };
+        if told > 1 {
+            return Err((second, "one of function, queue and url is told; leave the others out".to_owned()));
+        }
+        let strays = [
+            ("secret", self.secret.is_some(), url, "url"),
+            ("format", self.format.is_some(), url, "url"),
+            ("broker", self.broker.is_some(), queue, "queue"),
+        ];
+        let stray = strays.into_iter().find(|(_, set, fits, _)| *set && !fits && told > 0);
+        stray.map_or(Ok(()), |(key, .., of)| Err((key, format!("only a {of} has it; leave it out"))))
+    }
+}
+
+fn format_of(text: &str) -> Result<Format, Broken> {
+    Format::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
+        let words = "write \"webhook\", \"cloudevents\" or \"cloudevents_binary\"";
+        ("format", format!("`{text}` is no format; {words}"))
+    })
 }
 
 fn address(text: &str) -> Result<String, Broken> {

@@ -49,14 +49,7 @@ impl Keys {
     /// The trigger, or the key that breaks a rule and what to write instead.
     pub(super) fn checked(self) -> Result<QueueTrigger, Broken> {
         let queue = self.queue.unwrap_or_default();
-        match &self.source {
-            _ if queue.is_empty() => return broken("queue", "name the queue; `runlet queue ls` lists those there are"),
-            None => drop(QueueName::new(queue.as_str()).map_err(|error| ("queue", error.to_string()))?),
-            Some(_) if queue.len() > NAME || queue.chars().any(|c| c.is_control() || c.is_whitespace()) => {
-                return broken("queue", format!("write the broker's queue or stream: at most {NAME} bytes, no space"));
-            }
-            Some(_) => {}
-        }
+        check_name(&queue, self.source.as_ref()).map_err(|message| ("queue", message))?;
         if self.subject.is_some() && self.source.is_none() {
             return broken("subject", "only streams of a broker have subjects; leave it out, or name a `source`");
         }
@@ -75,6 +68,18 @@ impl Keys {
             attributes: attributes(self.attributes.unwrap_or_default())?,
             fields: BTreeMap::new(),
         })
+    }
+}
+
+/// Whether this can be the name of a built-in queue, or of something at a broker.
+pub(super) fn check_name(queue: &str, broker: Option<&BrokerName>) -> Result<(), String> {
+    match broker {
+        _ if queue.is_empty() => Err("name the queue; `runlet queue ls` lists those there are".to_owned()),
+        None => QueueName::new(queue).map(drop).map_err(|error| error.to_string()),
+        Some(_) if queue.len() > NAME || queue.chars().any(|c| c.is_control() || c.is_whitespace()) => {
+            Err(format!("write the broker's queue, stream or subject: at most {NAME} bytes, no space"))
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{LOCKS, MessageRecord, MessageState, lock_keys, promote, tell};
+use super::{CUT, LOCKS, MessageRecord, MessageState, lock_keys, promote, tell};
 use crate::clock::Timestamp;
 use crate::id::{InvocationId, MessageId};
 use crate::name::Namespace;
@@ -193,10 +193,11 @@ impl Store {
         Ok(true)
     }
 
-    /// Lets dead letters go again, from their first attempt on. Returns how many; `None`: there is no such queue.
+    /// Lets dead letters go again, from their first attempt on; those of which only the beginning is here stay. Returns how many;
+    /// `None`: there is no such queue.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Conflict`] when only such are named; when the database does not answer.
     pub async fn redrive(
         &self,
         namespace: &Namespace,
@@ -218,21 +219,42 @@ impl Store {
                WHERE m.id = ANY(ARRAY(
                    SELECT d.id FROM messages d
                    WHERE d.namespace = $1 AND d.queue = $2 AND d.dead_at IS NOT NULL AND ($3::uuid[] IS NULL OR d.id = ANY($3))
+                     AND NOT d.attributes ? $5
                    ORDER BY d.id LIMIT $4 FOR UPDATE))
                RETURNING m.key"#,
             namespace.as_str(),
             queue,
             these.as_deref(),
             limit,
+            CUT,
         )
         .fetch_all(&mut *tx)
         .await?;
+        if let (true, Some(these)) = (rows.is_empty(), &these) {
+            refuse_cut(&mut tx, namespace, these).await?;
+        }
         let keys: Vec<(&Namespace, &str, &str)> =
             rows.iter().filter_map(|row| Some((namespace, queue, row.key.as_deref()?))).collect();
         promote(&mut tx, &keys).await?;
         tell(&mut tx, (namespace, queue)).await?;
         tx.commit().await?;
         Ok(Some(rows.len() as u64))
+    }
+}
+
+/// Says why none of these go again, if that is because only their beginning is here.
+async fn refuse_cut(tx: &mut PgConnection, namespace: &Namespace, these: &[Uuid]) -> Result<(), StoreError> {
+    let size = sqlx::query_scalar!(
+        r#"SELECT attributes ->> $3 AS "size!" FROM messages WHERE namespace = $1 AND id = ANY($2) AND attributes ? $3 LIMIT 1"#,
+        namespace.as_str(),
+        these,
+        CUT,
+    );
+    match size.fetch_optional(tx).await? {
+        None => Ok(()),
+        Some(size) => Err(StoreError::Conflict(format!(
+            "only the beginning of this message is here, the whole had {size} bytes: send it again, in pieces or by reference"
+        ))),
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id::TriggerId;
-use crate::manifest::{Manifest, TriggerSpec};
+use crate::manifest::{Destination, Manifest, TriggerSpec};
 use crate::name::{Namespace, QueueName};
 use crate::store::text::json;
 use crate::store::{Store, StoreError};
@@ -53,6 +53,11 @@ pub(in crate::store) async fn replace(
     )
     .fetch_all(&mut *tx)
     .await?;
+    let told = [&manifest.on_success, &manifest.on_failure].into_iter().flatten();
+    paths.extend(told.filter_map(|destination| match destination {
+        Destination::Queue { queue, broker: None } => Some(queue.clone()),
+        _ => None,
+    }));
     make(tx, namespace, &paths, now).await?;
     Ok(kept)
 }

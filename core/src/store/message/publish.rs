@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Tells all servers, after the commit: one that notifies in its transaction holds up all others that do.
-    async fn tell_messages(&self, namespace: &Namespace, queue: &str) {
+    pub(in crate::store) async fn tell_messages(&self, namespace: &Namespace, queue: &str) {
         let text = format!("messages:{namespace}/{queue}");
         let told =
             sqlx::query_scalar!("SELECT pg_notify('runlet', $1) IS NULL AS told", text).fetch_one(self.relaxed());
@@ -71,7 +71,12 @@ impl Store {
     }
 }
 
-async fn exists(tx: &mut PgConnection, namespace: &Namespace, queue: &str) -> Result<bool, StoreError> {
+/// Whether there is such a queue.
+pub(in crate::store) async fn exists(
+    tx: &mut PgConnection,
+    namespace: &Namespace,
+    queue: &str,
+) -> Result<bool, StoreError> {
     let exists = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM queues WHERE namespace = $1 AND name = $2) AS "exists!""#,
         namespace.as_str(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use runlet_core::backoff::Backoff;
 use runlet_core::id::TriggerId;
 use runlet_core::metric;
-use runlet_core::store::message::{BrokerWord, Consumer, NewMessage, QueueKey};
+use runlet_core::store::message::{BrokerWord, CUT, Consumer, NewMessage, QueueKey};
 use runlet_core::store::{Store, StoreError};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -223,11 +223,15 @@ impl Task {
 }
 
 fn message(received: Received) -> NewMessage {
-    let Received { body, content_type, attributes, identity, priority } = received;
+    let Received { body, content_type, mut attributes, identity, priority } = received;
     let too_large = body.len() > LARGEST;
     let dead = too_large.then(|| {
         format!("its body has {} bytes, and {LARGEST} are taken from a broker: the first {HEAD} are kept", body.len())
     });
+    if too_large {
+        // It is not to be taken for the whole, ever.
+        attributes.insert(CUT.to_owned(), body.len().to_string());
+    }
     let body = if too_large { body.slice(..HEAD) } else { body };
     NewMessage { body, content_type, attributes, dedup: identity, priority, dead, ..NewMessage::default() }
 }

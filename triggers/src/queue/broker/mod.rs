@@ -1,11 +1,13 @@
 //! Brokers of others: what they hand over becomes messages of a queue here, and is acknowledged once these are on disk.
 //!
-//! A broker is one file that implements [`Subscription`], a word of [`BrokerKind`], and a line in [`connect`]. From there on
-//! its messages are like all others: batches, attempts, dead letters and bounds are the queue's.
+//! A broker is one file that implements [`Subscription`] and [`Publisher`](publish::Publisher), a word of [`BrokerKind`], and a line
+//! each where they are connected. From there on its messages are like all others: batches, attempts, dead letters and bounds are the
+//! queue's.
 
 mod bridge;
 #[cfg(feature = "nats")]
 mod nats;
+mod publish;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 
@@ -19,6 +21,7 @@ use runlet_core::name::{BrokerName, FunctionName, Namespace};
 use runlet_core::secret::Secret;
 
 pub use bridge::Bridge;
+pub use publish::{NotPublished, Outgoing, Publishers};
 
 /// Messages that a broker hands over at a time, and that are on their way without an acknowledgement: bounded for every broker.
 const PREFETCH: u16 = 256;
@@ -109,7 +112,7 @@ struct Received {
     priority: i16,
 }
 
-/// Why nothing comes from a broker. The texts are shown to people; they never hold a credential.
+/// Why nothing comes from a broker, or goes to it. The texts are shown to people; they never hold a credential.
 #[derive(Debug, thiserror::Error)]
 enum BrokerError {
     /// No connection could be made, or it was refused.
@@ -118,6 +121,9 @@ enum BrokerError {
     /// The queue, stream or subscription is not to be had.
     #[error("could not take from `{0}`: {1}")]
     Subscribe(String, String),
+    /// A message was not taken.
+    #[error("could not publish to `{0}`: {1}")]
+    Publish(String, String),
     /// The connection is gone, or what came over it makes no sense.
     #[error("the connection broke: {0}")]
     Broken(String),

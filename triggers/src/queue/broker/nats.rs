@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Message};
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectOptions, Event, HeaderMap};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
+use super::publish::{Outgoing, Publisher};
 use super::{BrokerConfig, BrokerError, PREFETCH, Received, Subscription, Wanted, told};
 
 /// A message that is not acknowledged comes again after this time.
@@ -110,6 +111,37 @@ impl Nats {
     }
 }
 
+/// A connection to publish by.
+pub(super) struct NatsPublisher(jetstream::Context);
+
+impl NatsPublisher {
+    pub(super) async fn connect(broker: &BrokerConfig) -> Result<Self, BrokerError> {
+        let options = credentials(broker)?.name("runlet").connection_timeout(Duration::from_secs(5));
+        let client = options.connect(broker.url.as_str()).await;
+        Ok(Self(jetstream::new(client.map_err(|error| BrokerError::Connect(told(&error)))?)))
+    }
+
+    /// A stream has it when this returns: a subject that none takes is an error.
+    async fn send(&self, subject: &str, message: &Outgoing) -> Result<(), BrokerError> {
+        let refused = |error: &dyn std::error::Error| BrokerError::Publish(subject.to_owned(), told(error));
+        let mut headers = HeaderMap::new();
+        for (name, value) in &message.attributes {
+            headers.insert(name.as_str(), value.as_str());
+        }
+        headers.insert("Content-Type", message.content_type);
+        // Within its window the stream keeps repeats of an id out.
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, message.id.as_str());
+        let sent = self.0.publish_with_headers(subject.to_owned(), headers, message.body.clone()).await;
+        sent.map_err(|error| refused(&error))?.await.map(drop).map_err(|error| refused(&error))
+    }
+}
+
+impl Publisher for NatsPublisher {
+    fn publish<'a>(&'a mut self, queue: &'a str, message: &'a Outgoing) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(self.send(queue, message))
+    }
+}
+
 impl Subscription for Nats {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Received>, BrokerError>> {
         Box::pin(self.receive())
@@ -139,11 +171,12 @@ fn credentials(broker: &BrokerConfig) -> Result<ConnectOptions, BrokerError> {
 fn read(made: &str, message: &Message) -> Received {
     let mut received = Received { body: message.payload.clone(), ..Received::default() };
     for (name, values) in message.headers.iter().flat_map(|headers| headers.iter()) {
-        let Some(value) = values.first() else { continue };
+        // As HTTP does it: one value of several.
+        let value = values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if name.to_string().eq_ignore_ascii_case("content-type") {
-            received.content_type = Some(value.to_string());
+            received.content_type = Some(value);
         } else {
-            received.attributes.insert(name.to_string(), value.to_string());
+            received.attributes.insert(name.to_string(), value);
         }
     }
     received.attributes.insert("nats.subject".to_owned(), message.subject.to_string());
