@@ -65,7 +65,7 @@ pub struct BrokerConfig {
     pub user: Option<String>,
     /// The password; without a user a token, or for NATS the text of a credentials file.
     pub secret: Option<Secret>,
-    /// The authorities that its certificate may be of, a PEM file; `None`: those of the system.
+    /// Authorities that its certificate may be of besides those of the system, a PEM file.
     pub ca: Option<PathBuf>,
     /// Whose triggers may take from it.
     pub namespaces: Vec<Namespace>,
