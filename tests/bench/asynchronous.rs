@@ -84,11 +84,15 @@ async fn drain(pool: &PgPool, jobs: usize) -> anyhow::Result<f64> {
     tx.commit().await?;
     let begin = Instant::now();
     loop {
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM queue").fetch_one(pool).await?;
-        if left == 0 {
-            return Ok(jobs as f64 / begin.elapsed().as_secs_f64());
+        // A probe of the index for the last one, while that is there: to count what is left would be work for the same Postgres.
+        let last = sqlx::query_scalar("SELECT EXISTS (SELECT FROM queue WHERE invocation = $1)").bind(ids.last());
+        if !last.fetch_one(pool).await? {
+            let left: i64 = sqlx::query_scalar("SELECT count(*) FROM queue").fetch_one(pool).await?;
+            if left == 0 {
+                return Ok(jobs as f64 / begin.elapsed().as_secs_f64());
+            }
         }
-        anyhow::ensure!(begin.elapsed() < Duration::from_secs(120), "{left} of {jobs} are left after two minutes");
+        anyhow::ensure!(begin.elapsed() < Duration::from_secs(120), "some of {jobs} are left after two minutes");
         sleep(Duration::from_millis(5)).await;
     }
 }

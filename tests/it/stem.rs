@@ -35,6 +35,23 @@ fn a_function_that_never_ran_finds_a_sandbox_waiting() {
 }
 
 #[test]
+fn the_start_of_a_stem_is_on_nobodys_bill() {
+    let cpu = |stems: u32, rest: &str| {
+        let host = TestHost::builder().stems(stems, 0, 0).start();
+        host.python("f", rest, "def handle(event, context):\n    return 1\n");
+        let record = host.executed(&host.call("f", &json!(null)).expect(200));
+        assert_eq!(record["start"], if stems > 0 { "stem" } else { "cold" });
+        host.finish();
+        record["usage"]["cpu_us"].as_i64().expect("it is known")
+    };
+    // Kept after the call, and destroyed after it.
+    for rest in ["", "reset = \"fresh\"\n"] {
+        let (stem, cold) = (cpu(1, rest), cpu(0, rest));
+        assert!(stem * 2 < cold, "{rest}: {stem} {cold}");
+    }
+}
+
+#[test]
 fn without_stems_the_first_call_is_a_cold_one() {
     let host = TestHost::builder().stems(0, 0, 0).start();
     host.shell("sh", "", "cat");

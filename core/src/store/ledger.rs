@@ -116,6 +116,7 @@ pub struct LedgerWriters {
     starts: batch::Writer<start::Starts>,
     finishes: batch::Writer<finish::Finishes>,
     notes: notes::Writer,
+    store: Store,
 }
 
 impl Store {
@@ -129,6 +130,7 @@ impl Store {
             starts: batch::Writer::new(start::Starts(self.clone()), start_entries),
             finishes: batch::Writer::new(finish::Finishes(self.clone()), finish_entries),
             notes: notes::Writer::new(self.clone(), Arc::clone(&notes)),
+            store: self.clone(),
         };
         (Ledger { starts, finishes, notes }, writers)
     }
@@ -140,11 +142,13 @@ impl LedgerWriters {
         let mut writers = JoinSet::new();
         writers.spawn(self.starts.run());
         writers.spawn(self.finishes.run());
-        // Notes are best effort and never end by themselves: they go when the others have.
+        // Notes and news of ends are best effort and never end by themselves: they go when the others have.
         tokio::select! {
             () = async { while writers.join_next().await.is_some() {} } => {}
             () = self.notes.run() => {}
+            () = self.store.tell_ends() => {}
         }
+        self.store.tell_rest().await;
     }
 }
 

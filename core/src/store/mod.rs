@@ -86,6 +86,8 @@ struct Inner {
     spill: Option<Spill>,
     current: current::Cache,
     nudge: queue::wakeup::Nudge,
+    ends: queue::wakeup::Ends,
+    overdue: queue::cancel::Overdue,
     /// Rung when an end was written that somebody is to be told of.
     callbacks: tokio::sync::Notify,
     /// How far the spool of this server has been written.
@@ -134,6 +136,8 @@ impl Store {
                 spill,
                 current: current::Cache::default(),
                 nudge: queue::wakeup::Nudge::default(),
+                ends: queue::wakeup::Ends::default(),
+                overdue: queue::cancel::Overdue::default(),
                 callbacks: tokio::sync::Notify::new(),
                 progress: Arc::default(),
             }),

@@ -11,6 +11,7 @@ use runlet_core::cause::{Cause, CauseKind};
 use runlet_core::clock;
 use runlet_core::engine::{DedupKey, NewInvocation, Submission};
 use runlet_core::id::InvocationId;
+use runlet_core::invocation::InvocationState;
 use runlet_core::manifest::Manifest;
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::Outcome;
@@ -203,6 +204,16 @@ pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {
 
 pub(crate) async fn get(store: &Store, id: InvocationId) -> Invocation {
     store.invocation(&ns(), id).await.unwrap().expect("it is on record")
+}
+
+/// Waits until overdue work has expired, which claims see to; none gets it.
+pub(crate) async fn expires(store: &Store, id: InvocationId) {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while get(store, id).await.state != InvocationState::Expired {
+        assert!(std::time::Instant::now() < end, "it does not expire");
+        assert!(store.claim("one", &room(1), LEASE).await.unwrap().is_empty());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {

@@ -10,6 +10,7 @@ mod function;
 mod history;
 mod host;
 mod ledger;
+mod message;
 mod outbox;
 mod private;
 mod retention;

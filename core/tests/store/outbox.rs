@@ -31,7 +31,7 @@ async fn every_end_without_success_is_a_dead_letter_and_told() {
 
     let overdue = NewInvocation { deadline: Some(clock::now()), ..invocation("h") };
     let overdue = accept(&store, overdue).await;
-    assert!(store.claim("one", &room(1), LEASE).await.unwrap().is_empty());
+    expires(&store, overdue).await;
 
     let failed = accept(&store, invocation("h")).await;
     let claimed = claim_one(&store, "one").await;

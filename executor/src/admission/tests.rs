@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::state::{Arrival, Book, Place};
 use super::want::Weights;
-use super::{Admission, Bounds, FunctionKey, Handle, Refused, SandboxKey, Seat, Want};
+use super::{Admission, Bounds, FunctionKey, Handle, Kept, Refused, SandboxKey, Seat, Want};
 
 pub(super) const MEMORY: u64 = 8;
 pub(super) const SANDBOXES: u32 = 4;
@@ -278,4 +278,46 @@ fn a_resize_is_for_all_or_none_and_idle_sandboxes_of_others_make_room_for_it() {
         book.end_room(room).start.clear();
     }
     assert_eq!(book.usage(), (0, 0, 0));
+}
+
+fn kept(least: u32) -> HashMap<FunctionKey, Kept> {
+    let (function, (_, revision)) = (function(0), sandbox(0));
+    HashMap::from([(function, Kept { revision, least, shared: false })])
+}
+
+#[test]
+fn what_is_kept_leaves_last_and_does_not_cool_down() {
+    let mut book: Book<u64, ()> = book(bounds(4, 4, WAITING));
+    book.keep(kept(2));
+    for _ in 0..3 {
+        let room = book.kept_room(&function(0), 1).0.expect("there is room");
+        assert!(book.park(room, function(0), sandbox(0), 1, room).evict.is_empty());
+    }
+    assert_eq!(book.ready(&function(0), &sandbox(0).1, false), 3);
+    // All have been idle for too long: one more than are to be kept goes.
+    assert_eq!(book.weed(|_, kept| kept).len(), 1);
+    // One that is sick goes in any case.
+    assert_eq!(book.weed(|_, _| false).len(), 2);
+}
+
+#[test]
+fn a_call_goes_before_what_is_kept_and_that_before_what_is_nobodys() {
+    let mut book: Book<u64, ()> = book(bounds(4, 4, WAITING));
+    book.keep(kept(2));
+    let spares: Vec<u64> = (0..4).map(|_| book.spare_room(1).expect("there is room")).collect();
+    for spare in &spares {
+        assert!(book.park_spare(*spare, *spare).evict.is_empty());
+    }
+    let (none, effects) = book.kept_room(&function(0), 1);
+    assert_eq!((none, effects.evict), (None, vec![spares[0]]), "one that is nobody's leaves for it");
+    assert!(book.end_room(spares[0]).evict.is_empty());
+    assert_eq!(book.spare_room(1), None, "and the room is not for another of those");
+    let first = book.kept_room(&function(0), 1).0.expect("it came free");
+    assert!(book.park(first, function(0), sandbox(0), 1, first).evict.is_empty());
+    // A call that needs all there is: those that are nobody's leave first, what is kept after them.
+    let large = Want { memory: 4, ..want(1) };
+    let (arrival, effects) = book.arrive(large, false, true, ());
+    assert!(matches!(arrival, Arrival::Wait(_)));
+    assert_eq!(effects.evict, [spares[1], spares[2], spares[3], first]);
+    assert_eq!(book.kept_room(&function(0), 1).0, None, "somebody waits");
 }

@@ -220,6 +220,8 @@ impl Shared {
         }
         if let Some(blank) = self.stems.specialised(job.manifest.runtime, &job.revision, job.limits).await {
             self.hold(job, room, blank.sandbox().reins()).await;
+            // What it has used so far is nobody's.
+            let _ = blank.sandbox().meter().map(Meter::bill);
             return Ok(Made { blank, start: StartKind::Stem, env });
         }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
@@ -345,10 +347,10 @@ impl Shared {
         let sandbox = Arc::new(warm.session.into_sandbox());
         let end = self.pool.bury(Arc::clone(&sandbox), warm.room).await;
         let total = end.as_ref().map(|end| end.usage).unwrap_or_default();
-        let again = start == job.start_again();
-        let ended = ended.and_sandbox(end, !again);
+        let begun_before = start == job.start_again() || start == StartKind::Stem;
+        let ended = ended.and_sandbox(end, !begun_before);
         Some(match sandbox.meter() {
-            Some(meter) if again => Ended { usage: meter.rest(total), ..ended },
+            Some(meter) if begun_before => Ended { usage: meter.rest(total), ..ended },
             _ => ended,
         })
     }

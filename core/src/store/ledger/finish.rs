@@ -127,9 +127,7 @@ impl Finishes {
             self.0.inner.callbacks.notify_one();
         }
         let done: Vec<Uuid> = ended.iter().filter(|(_, _, again, queued)| *queued && !again).map(|row| row.1).collect();
-        if !done.is_empty() {
-            self.0.tell_done(&done).await;
-        }
+        self.0.tell_done(&done);
         if ended.iter().any(|(_, _, again, _)| *again) {
             self.0.nudge().await;
         }

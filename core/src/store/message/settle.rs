@@ -1,6 +1,7 @@
 //! Settling: the end of an invocation decides about its messages.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ struct InFlight {
     key: Option<String>,
     attempts: i32,
     trigger: Option<TriggerId>,
+    /// What that says now; `None`: it is gone.
+    spec: Option<Value>,
     invocation: Uuid,
 }
 
@@ -95,7 +98,7 @@ impl Store {
         }
         messages.sort_by_key(|message| (message.invocation, message.id));
         let known = ended(&mut tx, &ids).await?;
-        let specs = specs(&mut tx, &messages).await?;
+        let specs = specs(&messages)?;
         let mut columns = Columns::default();
         let mut over: Vec<&InFlight> = Vec::new();
         for messages in messages.chunk_by(|one, other| one.invocation == other.invocation) {
@@ -187,20 +190,24 @@ async fn ended(tx: &mut PgConnection, invocations: &[Uuid]) -> Result<HashMap<Uu
 }
 
 /// What the triggers of messages say now.
-async fn specs(tx: &mut PgConnection, messages: &[InFlight]) -> Result<HashMap<TriggerId, QueueTrigger>, StoreError> {
-    let mut triggers: Vec<Uuid> = messages.iter().filter_map(|message| Some(message.trigger?.uuid())).collect();
-    triggers.sort_unstable();
-    triggers.dedup();
-    let rows = sqlx::query!(r#"SELECT id AS "id: TriggerId", spec FROM triggers WHERE id = ANY($1)"#, &triggers);
-    rows.fetch_all(tx).await?.into_iter().map(|row| Ok((row.id, noun("triggers", &row.id, row.spec)?))).collect()
+fn specs(messages: &[InFlight]) -> Result<HashMap<TriggerId, QueueTrigger>, StoreError> {
+    let mut specs = HashMap::new();
+    for message in messages {
+        let (Some(trigger), Some(spec)) = (message.trigger, &message.spec) else { continue };
+        if let Entry::Vacant(vacant) = specs.entry(trigger) {
+            vacant.insert(noun("triggers", &trigger, spec.clone())?);
+        }
+    }
+    Ok(specs)
 }
 
 async fn in_flight(tx: &mut PgConnection, invocations: &[Uuid]) -> Result<Vec<InFlight>, StoreError> {
     let rows = sqlx::query_as!(
         InFlight,
-        r#"SELECT id AS "id: MessageId", namespace AS "namespace: Namespace", queue, key, attempts, trigger AS "trigger: TriggerId",
-               invocation AS "invocation!"
-           FROM messages WHERE invocation = ANY($1) FOR UPDATE SKIP LOCKED"#,
+        r#"SELECT m.id AS "id: MessageId", m.namespace AS "namespace: Namespace", m.queue, m.key, m.attempts,
+               m.trigger AS "trigger: TriggerId", t.spec AS "spec?", m.invocation AS "invocation!"
+           FROM messages m LEFT JOIN triggers t ON t.id = m.trigger
+           WHERE m.invocation = ANY($1) FOR UPDATE OF m SKIP LOCKED"#,
         invocations,
     );
     Ok(rows.fetch_all(tx).await?)

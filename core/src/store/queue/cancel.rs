@@ -1,5 +1,8 @@
 //! Ends of work that never started: cancelled or expired while it waited.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -10,6 +13,25 @@ use crate::name::Namespace;
 use crate::store::dead_letter::bury;
 use crate::store::text::word;
 use crate::store::{Store, StoreError};
+
+/// How often overdue work is looked for, at most.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// When overdue work was looked for last.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Overdue(Mutex<Option<Instant>>);
+
+impl Overdue {
+    /// Whether it is to be looked for now. The next time is later then.
+    fn is_due(&self) -> bool {
+        let (mut last, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let due = last.is_none_or(|last| now.duration_since(last) >= LOOK);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
 
 impl Store {
     /// Cancels an invocation that waits; for one that runs, notifies the servers. Returns the state it had, `None` if there is none.
@@ -43,8 +65,11 @@ impl Store {
         Ok(state)
     }
 
-    /// Ends waiting work whose deadline is over.
+    /// Ends waiting work whose deadline is over, unless that was done a moment ago: work that is overdue is never claimed, it can wait.
     pub(super) async fn expire_overdue(&self) -> Result<(), StoreError> {
+        if !self.inner.overdue.is_due() {
+            return Ok(());
+        }
         let mut tx = self.hot().begin().await?;
         let overdue = sqlx::query_scalar!(
             // An array, not `IN`: the connection's plans are nested loops, and the inner query would be run again for each row.

@@ -18,7 +18,7 @@ impl Store {
     /// Claims work that is due, by fair shares of namespaces and functions, best first of each, for `server`, until `lease` from now; never more than `room` lets start.
     /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
     /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
-    /// Work whose deadline is over expires.
+    /// Work whose deadline is over is passed over; it expires within a moment.
     /// The claimed invocations become `running`; a new execution row, state `starting`, is made for each.
     ///
     /// # Errors

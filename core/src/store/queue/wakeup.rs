@@ -6,10 +6,11 @@
 
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use super::CHANNEL;
@@ -103,6 +104,19 @@ impl Drop for Unmark<'_> {
     }
 }
 
+/// Ends that servers are still to be told of.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Ends {
+    waiting: std::sync::Mutex<Vec<Uuid>>,
+    some: Notify,
+}
+
+impl Ends {
+    fn lock(&self) -> MutexGuard<'_, Vec<Uuid>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Store {
     /// Tells all servers that work was committed.
     pub(in crate::store) async fn nudge(&self) {
@@ -119,11 +133,31 @@ impl Store {
         );
     }
 
-    /// Tells who waits for them that invocations are terminal.
-    pub(in crate::store) async fn tell_done(&self, invocations: &[Uuid]) {
+    /// Has those who wait for them told that invocations are terminal: soon, whoever ends work does not wait for that.
+    pub(in crate::store) fn tell_done(&self, invocations: &[Uuid]) {
+        if !invocations.is_empty() {
+            self.inner.ends.lock().extend_from_slice(invocations);
+            self.inner.ends.some.notify_one();
+        }
+    }
+
+    /// Tells of ends for ever, all that have come meanwhile at a time.
+    pub(in crate::store) async fn tell_ends(&self) {
+        loop {
+            self.inner.ends.some.notified().await;
+            self.tell_rest().await;
+        }
+    }
+
+    /// Tells of the ends that nobody has been told of yet.
+    pub(in crate::store) async fn tell_rest(&self) {
+        let ids = std::mem::take(&mut *self.inner.ends.lock());
+        if ids.is_empty() {
+            return;
+        }
         let told = sqlx::query_scalar!(
             "SELECT pg_notify('runlet', 'done:' || id) IS NULL AS told FROM unnest($1::uuid[]) AS id",
-            invocations,
+            &ids,
         );
         self.told(told.fetch_all(self.relaxed()).await);
     }
