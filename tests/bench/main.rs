@@ -14,6 +14,7 @@ mod asynchronous;
 mod ci;
 mod cold;
 mod cron;
+mod functions;
 mod load;
 mod process;
 mod queue;
@@ -100,5 +101,8 @@ async fn measure(server: &under_test::Server, scale: &Scale) -> anyhow::Result<(
     }
     table::memory("idle, before the first call, with what is started ahead", &idle);
     table::memory("after all of the above, with its warm sandboxes", &server.memory()?);
+    if wanted("functions") {
+        functions::measure(server, scale).await?;
+    }
     Ok(())
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what is measured with full optimisation, installs the references (Debian packages), runs the benchmarks, and keeps the
 # table in docs/verify/bench.md. RUNLET_BENCH_QUICK=1 runs a short version and keeps nothing; so does RUNLET_BENCH_ONLY=PART,PART
-# (python, node, cold, ci, webhook, cron).
+# (python, node, cold, stem, ci, webhook, async, cron, queue, functions).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

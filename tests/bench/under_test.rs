@@ -170,7 +170,7 @@ impl Server {
         for _ in 0..3000 {
             let body = capacity.get().await?;
             let told: serde_json::Value = serde_json::from_slice(&body)?;
-            if told["capacity"]["stems"] == STEMS.iter().sum::<u32>() {
+            if told["capacity"]["stems"].as_u64() >= Some(u64::from(STEMS.iter().sum::<u32>())) {
                 return Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
