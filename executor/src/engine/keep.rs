@@ -153,14 +153,15 @@ impl Shared {
                 let (shared, function, current) = (Arc::clone(self), function.clone(), Arc::clone(&current));
                 self.tasks.spawn(async move {
                     let worked = shared.make_ahead(&current, room).await;
-                    if let Err(outcome) = &worked {
-                        let reason = "call it to see why; until then it is tried again, more and more seldom";
+                    if let Err(outcome) = &worked
+                        && !shared.stopping.is_cancelled()
+                    {
+                        // Not in the words of its code, which may hold anything.
                         tracing::warn!(
                             namespace = %function.0,
                             function.name = %function.1,
                             outcome = outcome.kind.as_str(),
-                            reason,
-                            "a function could not be made ready ahead of calls"
+                            "a function could not be made ready ahead of calls; call it to see why"
                         );
                     }
                     shared.keeper.end(&function, Some(worked.is_ok()));

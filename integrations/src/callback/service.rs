@@ -103,6 +103,7 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) {
         let mut tries = JoinSet::new();
         while !stop.is_cancelled() {
+            self.0.publishers.tidy();
             let free = MOST.saturating_sub(tries.len());
             match self.claim(free).await {
                 Ok(due) => {

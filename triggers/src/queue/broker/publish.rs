@@ -2,7 +2,7 @@
 //! published.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -98,18 +98,25 @@ impl Publishers {
         }
     }
 
-    /// One that was used a moment ago. Those that have waited for long are dropped.
-    fn take(&self, key: &(Namespace, BrokerName)) -> Option<Box<dyn Publisher>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, kept| {
+    /// Ends connections that nobody has used for long.
+    pub fn tidy(&self) {
+        self.lock().retain(|_, kept| {
             kept.retain(|(since, _)| since.elapsed() < KEPT);
             !kept.is_empty()
         });
-        idle.get_mut(key)?.pop().map(|(_, publisher)| publisher)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that was used last.
+    fn take(&self, key: &(Namespace, BrokerName)) -> Option<Box<dyn Publisher>> {
+        self.lock().get_mut(key)?.pop().map(|(_, publisher)| publisher)
     }
 
     fn keep(&self, key: (Namespace, BrokerName), publisher: Box<dyn Publisher>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lock();
         let kept = idle.entry(key).or_default();
         if kept.len() < MOST {
             kept.push((Instant::now(), publisher));
