@@ -173,10 +173,11 @@ impl Stems {
         while !stopping.is_cancelled() {
             for kind in KINDS {
                 self.thin_out(kind);
-                while let Some(room) = self.missing(kind) {
-                    let stems = self.clone();
-                    self.0.tasks.spawn(async move { stems.make(kind, room).await });
-                }
+            }
+            while let Some((kind, room)) = self.by_need().into_iter().find_map(|kind| Some((kind, self.missing(kind)?)))
+            {
+                let stems = self.clone();
+                self.0.tasks.spawn(async move { stems.make(kind, room).await });
             }
             tokio::select! {
                 () = stopping.cancelled() => {}
@@ -184,6 +185,19 @@ impl Stems {
                 () = sleep(LOOK) => {}
             }
         }
+    }
+
+    /// The runtimes, that one first of which the smallest part is there.
+    fn by_need(&self) -> [RuntimeKind; KINDS.len()] {
+        let mut shelves = self.lock();
+        let mut part = |kind: &RuntimeKind| {
+            let shelf = &mut shelves[at(*kind)];
+            let wanted = shelf.wanted(self.0.counts.of(*kind)).max(1);
+            (shelf.ready.len() + shelf.making) * 1000 / wanted
+        };
+        let mut kinds = KINDS;
+        kinds.sort_by_cached_key(&mut part);
+        kinds
     }
 
     /// Lets those go that a rush has left over. A keeper whose asker is dropped ends its stem.

@@ -167,13 +167,18 @@ impl Server {
     pub(crate) async fn stems_are_there(&self) -> anyhow::Result<()> {
         let mut capacity = self.call("", "");
         "/v1/capacity".clone_into(&mut capacity.path);
-        for _ in 0..3000 {
+        let (mut last, mut same) = (0, 0);
+        for _ in 0..600 {
             let body = capacity.get().await?;
             let told: serde_json::Value = serde_json::from_slice(&body)?;
-            if told["capacity"]["stems"].as_u64() >= Some(u64::from(STEMS.iter().sum::<u32>())) {
+            let stems = told["capacity"]["stems"].as_u64().unwrap_or_default();
+            same = if stems == last { same + 1 } else { 0 };
+            last = stems;
+            // A rush of calls before makes more of them: it is over when none has come for half a second.
+            if same >= 10 && stems >= u64::from(STEMS.iter().sum::<u32>()) {
                 return Ok(());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         anyhow::bail!("the stems are not there after half a minute")
     }

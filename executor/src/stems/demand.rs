@@ -9,8 +9,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// For so long a rush is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Most askings that are remembered, and so most stems that demand asks for.
-const MOST: usize = 64;
+/// Most askings that are remembered, and so most stems that demand asks for: a start that nobody waits for takes processors from calls.
+const MOST: usize = 16;
 
 /// When stems of a runtime were asked for, whether there were any or not.
 #[derive(Debug, Default)]
