@@ -1,11 +1,11 @@
 //! Functions that are kept warm: ready before anybody calls them, and again after whatever happens to them.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::host::TestHost;
+use super::stem::start;
 use super::wait::{secs, until};
-
-const COUNTER: &str = "calls = 0\n\ndef handle(event, context):\n    global calls\n    calls += 1\n    return calls\n";
+use super::warm::COUNTER;
 
 /// Waits until so many sandboxes are ready for their next call, and no others are there.
 #[track_caller]
@@ -14,11 +14,6 @@ fn wait_ready(host: &TestHost, count: u32) {
         let capacity = &host.get("/v1/capacity")["capacity"];
         capacity["parked"] == count && capacity["sandboxes"] == count
     });
-}
-
-/// How the sandbox of a call came to be.
-fn start(host: &TestHost, function: &str) -> Value {
-    host.executed(&host.call(function, &json!(null)).expect(200))["start"].clone()
 }
 
 #[test]
@@ -56,10 +51,7 @@ fn one_that_died_is_replaced() {
     host.python("f", "min_warm = 1\n", COUNTER);
     wait_ready(&host, 1);
     let before = host.traces.cgroups();
-    for pid in host.traces.sandboxed() {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    }
+    host.traces.kill_sandboxed();
     until("it is another one", secs(10), || {
         let now = host.traces.cgroups();
         !now.is_empty() && now.iter().all(|cgroup| !before.contains(cgroup))

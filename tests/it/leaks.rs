@@ -100,6 +100,16 @@ impl Traces {
         pids().into_iter().filter(|pid| proc_text(*pid, "cgroup").contains(&below)).collect()
     }
 
+    /// Kills every process in its sandboxes; returns those.
+    pub(crate) fn kill_sandboxed(&self) -> Vec<u32> {
+        let pids = self.sandboxed();
+        for pid in &pids {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(*pid).expect("a pid"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        pids
+    }
+
     /// Every process of it: in its cgroups, started with its directory, or holding a mount of it.
     fn processes(&self) -> Vec<String> {
         let base = self.base.to_string_lossy();

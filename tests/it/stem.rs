@@ -9,7 +9,7 @@ use super::wait::{secs, until};
 const WHERE: &str = "import os\n\ndef handle(event, context):\n    return {'code': sorted(os.listdir('/var/task')), 'cwd': os.getcwd(), 'map': open('/proc/self/uid_map').read().split()[1], 'tmp': os.listdir('/tmp'), 'mounts': open('/proc/self/mountinfo').read(), 'env': dict(os.environ)}\n";
 
 /// How the sandbox of a call came to be.
-fn start(host: &TestHost, function: &str) -> Value {
+pub(crate) fn start(host: &TestHost, function: &str) -> Value {
     host.executed(&host.call(function, &json!(null)).expect(200))["start"].clone()
 }
 
@@ -142,11 +142,7 @@ fn memory_goes_to_a_large_function_and_comes_back() {
 fn a_stem_that_dies_is_replaced_and_nobody_notices() {
     let host = TestHost::builder().stems(2, 0, 1).start();
     host.python("f", "", "def handle(event, context):\n    return 1\n");
-    let dead = host.traces.sandboxed();
-    for pid in &dead {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(*pid).expect("a pid"));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    }
+    let dead = host.traces.kill_sandboxed();
     assert_eq!(host.value("f", &json!(null)), json!(1), "whatever was found dead");
     until("new ones are there", secs(30), || {
         let now = host.traces.sandboxed();

@@ -6,7 +6,9 @@ use super::calls::execution_id;
 use super::host::TestHost;
 use super::wait::{scaled, secs};
 
-const COUNTER: &str = "calls = 0\n\ndef handle(event, context):\n    global calls\n    calls += 1\n    return calls\n";
+/// Counts the calls that its process has had.
+pub(crate) const COUNTER: &str =
+    "calls = 0\n\ndef handle(event, context):\n    global calls\n    calls += 1\n    return calls\n";
 
 #[test]
 fn the_second_call_finds_the_first_ones_interpreter() {
@@ -71,10 +73,7 @@ fn a_warm_sandbox_that_died_while_idle_is_replaced_without_an_error() {
     let code = "import os\n\ndef handle(event, context):\n    return os.getpid()\n";
     host.python("f", "", code);
     let first = host.call("f", &json!(null)).expect(200);
-    for pid in host.traces.sandboxed() {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    }
+    host.traces.kill_sandboxed();
     host.traces.wait_no_sandbox(secs(5));
     for _ in 0..3 {
         let answer = host.call("f", &json!(null)).expect(200);

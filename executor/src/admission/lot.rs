@@ -141,12 +141,12 @@ impl<T: Handle> Lot<T> {
 
     /// The function of one that is here.
     pub(super) fn function(&self, room: u64) -> Option<&FunctionKey> {
-        self.parked.get(&room).map(|(_, parked)| &parked.function)
+        self.get(room).map(|parked| &parked.function)
     }
 
     /// Whether it is here, and nobody is in it.
     pub(super) fn is_idle(&self, room: u64) -> bool {
-        self.parked.get(&room).is_some_and(|(_, parked)| parked.is_idle())
+        self.get(room).is_some_and(Parked::is_idle)
     }
 
     /// How many are idle, and their memory.

@@ -345,11 +345,9 @@ impl<T: Handle, W> Book<T, W> {
             return (0, 0);
         }
         let (parked, memory) = self.lot.idle();
-        let of_spares =
-            self.spares.keys().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum::<u64>();
         (
             self.bounds.sandboxes.saturating_sub(self.sandboxes()).saturating_add(parked).saturating_add(self.spares()),
-            self.bounds.memory.saturating_sub(self.memory) + memory + of_spares,
+            self.bounds.memory.saturating_sub(self.memory) + memory + self.memory_of_spares(),
         )
     }
 
@@ -411,15 +409,20 @@ impl<T: Handle, W> Book<T, W> {
             && self.sandboxes().saturating_sub(leavers) < self.bounds.sandboxes
     }
 
+    /// Gives a room that fits away; returns its number.
+    fn book_room(&mut self, memory: u64, namespace: Namespace, who: Who) -> u64 {
+        self.memory += memory;
+        self.next += 1;
+        self.rooms.insert(self.next, Taker { memory, namespace, who });
+        self.next
+    }
+
     /// Room for a new sandbox.
     fn take_room(&mut self, want: &Want) -> Option<Place<T>> {
         if !self.fits(want.memory) {
             return None;
         }
-        self.memory += want.memory;
-        self.next += 1;
-        let room = self.next;
-        self.rooms.insert(room, Taker { memory: want.memory, namespace: want.namespace.clone(), who: want.who() });
+        let room = self.book_room(want.memory, want.namespace.clone(), want.who());
         // One that is shared can be found from now on: who comes next waits for it rather than for another.
         if let (Some(key), Some(function), 2..) = (&want.reuse, want.key(), want.slots) {
             let (handle, rest) = T::open();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use runlet_core::backoff::Backoff;
 use runlet_core::engine::Stream;
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::Outcome;
@@ -31,18 +32,15 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Sandboxes that are made at a time, of all functions: calls need the processors as well.
 const AT_A_TIME: u32 = 4;
 
-/// The pause after a failure; twice as long after each further one of the same revision.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-/// How often that doubles at most.
-const DOUBLINGS: u32 = 8;
+/// The pauses after failures of a revision: the first one, and the longest.
+const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(256));
 
 /// What is known of a function that is kept warm.
 #[derive(Debug)]
 struct Tended {
     revision: RevisionDigest,
     making: u32,
-    failures: u32,
+    backoff: Backoff,
     /// Nothing is made before this moment: the last try has failed.
     rest: Option<Instant>,
 }
@@ -69,7 +67,7 @@ impl Keeper {
         let over = |function: &FunctionKey, tended: &mut Tended| tended.making == 0 && !kept.contains_key(function);
         let left = tended.extract_if(over).map(|(function, _)| function).collect();
         for (function, Kept { revision, .. }) in kept {
-            let fresh = || Tended { revision: revision.clone(), making: 0, failures: 0, rest: None };
+            let fresh = || Tended { revision: revision.clone(), making: 0, backoff: AFTER_FAILURE, rest: None };
             let known = tended.entry(function.clone()).or_insert_with(fresh);
             if known.revision != *revision {
                 *known = Tended { making: known.making, ..fresh() };
@@ -96,11 +94,8 @@ impl Keeper {
         known.making = known.making.saturating_sub(1);
         match worked {
             None => {}
-            Some(true) => (known.failures, known.rest) = (0, None),
-            Some(false) => {
-                known.rest = Some(Instant::now() + AFTER_FAILURE * 2_u32.pow(known.failures.min(DOUBLINGS)));
-                known.failures += 1;
-            }
+            Some(true) => (known.backoff, known.rest) = (AFTER_FAILURE, None),
+            Some(false) => known.rest = Some(Instant::now() + known.backoff.pause()),
         }
     }
 }

@@ -10,7 +10,8 @@ use runlet_core::store::execution::Invocation;
 use runlet_core::store::outbox::CallbackEvent;
 use serde_json::{Map, Value, json};
 
-const JSON: &str = "application/json";
+/// Content type of what is told.
+pub(super) const JSON: &str = "application/json";
 
 /// Largest event and largest result that are told; larger ones are to be fetched.
 const INLINE: usize = 256 << 10;

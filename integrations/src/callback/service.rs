@@ -23,11 +23,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::message;
+use super::message::{self, JSON};
 use super::networks::Networks;
 use super::send::{Answer, Message, send};
-
-const JSON: &str = "application/json";
 
 /// Pauses between the tries of a callback, as Standard Webhooks recommends them; after the last one it is given up.
 const SCHEDULE: [u64; 9] = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];

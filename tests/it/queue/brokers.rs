@@ -1,7 +1,7 @@
 //! NATS JetStream and RabbitMQ, each the real server of Debian, started privately on loopback: what is published there is done here.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -89,11 +89,7 @@ impl Drop for Nats {
 /// Publishes by a client of others (tests/peers), which waits for the broker's confirmation of each.
 #[track_caller]
 pub(super) fn peer(program: &str, args: &[&str]) {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below the target directory");
-    let peers = target.join("peers");
-    let installed = Command::new(here.join("install.sh")).arg(&peers).status().expect("bash is there");
-    assert!(installed.success(), "tests/peers/install.sh failed");
+    let peers = super::super::peers::installed();
     let output = Command::new("/usr/bin/python3")
         .arg(peers.join(program))
         .args(args)

@@ -7,7 +7,7 @@ use runlet_core::name::RevisionDigest;
 use super::super::Handle;
 use super::super::lot::Parked;
 use super::super::want::{FunctionKey, Kept};
-use super::{Book, Effects, Taker};
+use super::{Book, Effects};
 
 impl<T: Handle, W> Book<T, W> {
     /// From now on these are to be kept, and no others.
@@ -34,11 +34,8 @@ impl<T: Handle, W> Book<T, W> {
             return (None, effects);
         }
         if self.fits(memory) {
-            self.memory += memory;
-            self.next += 1;
-            let (namespace, who) = (function.0.clone(), Some(function.1.clone()));
-            self.rooms.insert(self.next, Taker { memory, namespace, who });
-            return (Some(self.next), effects);
+            let (namespace, name) = function.clone();
+            return (Some(self.book_room(memory, namespace, Some(name))), effects);
         }
         if self.would_fit_without_spares(memory) {
             self.kept_waits = true;
@@ -51,9 +48,8 @@ impl<T: Handle, W> Book<T, W> {
     }
 
     fn would_fit_without_spares(&self, memory: u64) -> bool {
-        let of_spares: u64 = self.spares.keys().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum();
         let leavers = u32::try_from(self.leaving.len()).unwrap_or(u32::MAX).saturating_add(self.spares());
-        let rest = self.memory.saturating_sub(self.leaving_memory).saturating_sub(of_spares);
+        let rest = self.memory.saturating_sub(self.leaving_memory).saturating_sub(self.memory_of_spares());
         rest.saturating_add(memory) <= self.bounds.memory
             && self.sandboxes().saturating_sub(leavers) < self.bounds.sandboxes
     }

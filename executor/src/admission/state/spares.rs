@@ -3,7 +3,7 @@
 use runlet_core::name::Namespace;
 
 use super::super::Handle;
-use super::{Book, Effects, Taker};
+use super::{Book, Effects};
 
 impl<T: Handle, W> Book<T, W> {
     /// Sandboxes that are nobody's yet.
@@ -16,10 +16,12 @@ impl<T: Handle, W> Book<T, W> {
         if self.closed || self.is_short() || self.kept_waits || !self.fits(memory) {
             return None;
         }
-        self.memory += memory;
-        self.next += 1;
-        self.rooms.insert(self.next, Taker { memory, namespace: Namespace::default_namespace(), who: None });
-        Some(self.next)
+        Some(self.book_room(memory, Namespace::default_namespace(), None))
+    }
+
+    /// The memory that such sandboxes take.
+    pub(super) fn memory_of_spares(&self) -> u64 {
+        self.spares.keys().filter_map(|room| self.rooms.get(room)).map(|taker| taker.memory).sum()
     }
 
     /// A sandbox that is nobody's yet is there.
