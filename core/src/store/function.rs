@@ -135,17 +135,37 @@ impl Store {
         rows.into_iter().map(Row::function).collect()
     }
 
-    /// The functions of which sandboxes are to be kept ready: whose current revision has a `min_warm`.
+    /// The functions of which sandboxes are to be kept ready, whose current revision has a `min_warm`; and of each whether aliases lead to
+    /// other revisions.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn kept_warm(&self) -> Result<Vec<(Namespace, FunctionName)>, StoreError> {
+    pub async fn kept_warm(&self) -> Result<Vec<(Function, bool)>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName"
+            r#"SELECT f.namespace AS "namespace: Namespace", f.name AS "name: FunctionName", f.revision AS "revision: RevisionDigest",
+                   r.manifest, f.created_at, f.deployed_at, s.memory AS "memory?", s.cpu AS "cpu?", s.pids AS "pids?", s.set_at AS "set_at?",
+                   EXISTS (SELECT FROM aliases a WHERE a.namespace = f.namespace AND a.function = f.name) AS "aliased!"
                FROM revisions r JOIN functions f ON f.namespace = r.namespace AND f.name = r.manifest ->> 'name' AND f.revision = r.digest
+               LEFT JOIN function_settings s ON s.namespace = f.namespace AND s.function = f.name
                WHERE r.manifest ? 'min_warm'"#
         );
-        Ok(rows.fetch_all(self.pool()).await?.into_iter().map(|row| (row.namespace, row.name)).collect())
+        let rows = rows.fetch_all(self.pool()).await?.into_iter().map(|row| {
+            let aliased = row.aliased;
+            let row = Row {
+                namespace: row.namespace,
+                name: row.name,
+                revision: row.revision,
+                manifest: row.manifest,
+                created_at: row.created_at,
+                deployed_at: row.deployed_at,
+                memory: row.memory,
+                cpu: row.cpu,
+                pids: row.pids,
+                set_at: row.set_at,
+            };
+            Ok((row.function()?, aliased))
+        });
+        rows.collect()
     }
 
     /// The manifest of a revision.

@@ -15,7 +15,6 @@ use runlet_core::engine::Stream;
 use runlet_core::name::RevisionDigest;
 use runlet_core::outcome::Outcome;
 use runlet_core::store::StoreError;
-use runlet_core::store::current::Current;
 use runlet_core::store::function::Function;
 use tokio::time::sleep;
 
@@ -120,46 +119,44 @@ pub(super) async fn keep_warm(shared: Arc<Shared>) {
 impl Shared {
     async fn look_after_kept(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut wanted = Vec::new();
-        for function in self.store.kept_warm().await? {
-            if let Some(current) = self.store.current(&function.0, &function.1).await? {
-                let kept = Kept {
-                    revision: current.function.revision.clone(),
-                    least: current.function.manifest.min_warm,
-                    shared: current.function.manifest.concurrency > 1,
-                };
-                wanted.push((function, kept, current));
-            }
+        for (function, aliased) in self.store.kept_warm().await? {
+            let kept = Kept {
+                revision: function.revision.clone(),
+                least: function.manifest.min_warm,
+                shared: function.manifest.concurrency > 1,
+            };
+            wanted.push(((function.namespace.clone(), function.name.clone()), kept, Arc::new(function), aliased));
         }
-        let kept = wanted.iter().map(|(function, kept, _)| (function.clone(), kept.clone())).collect();
+        let kept = wanted.iter().map(|(key, kept, ..)| (key.clone(), kept.clone())).collect();
         let left = self.keeper.tend(&kept);
         self.gate.keep(kept);
         for function in left {
             if let Some(current) = self.store.current(&function.0, &function.1).await? {
-                self.retire_others(&current);
+                self.retire_others(&function, &current.function.revision, !current.aliases.is_empty());
             }
         }
-        for (function, kept, current) in wanted {
-            self.retire_others(&current);
-            while self.keeper.begin(&function, kept.least.saturating_sub(self.gate.ready(&function, &kept))) {
-                let Some(room) = self.gate.kept_room(&function, current.function.limits().memory.0) else {
-                    self.keeper.end(&function, None);
+        for (key, kept, function, aliased) in wanted {
+            self.retire_others(&key, &kept.revision, aliased);
+            while self.keeper.begin(&key, kept.least.saturating_sub(self.gate.ready(&key, &kept))) {
+                let Some(room) = self.gate.kept_room(&key, function.limits().memory.0) else {
+                    self.keeper.end(&key, None);
                     break;
                 };
-                let (shared, function, current) = (Arc::clone(self), function.clone(), Arc::clone(&current));
+                let (shared, key, function) = (Arc::clone(self), key.clone(), Arc::clone(&function));
                 self.tasks.spawn(async move {
-                    let worked = shared.make_ahead(&current, room).await;
+                    let worked = shared.make_ahead(&function, room).await;
                     if let Err(outcome) = &worked
                         && !shared.stopping.is_cancelled()
                     {
                         // Not in the words of its code, which may hold anything.
                         tracing::warn!(
-                            namespace = %function.0,
-                            function.name = %function.1,
+                            namespace = %key.0,
+                            function.name = %key.1,
                             outcome = outcome.kind.as_str(),
                             "a function could not be made ready ahead of calls; call it to see why"
                         );
                     }
-                    shared.keeper.end(&function, Some(worked.is_ok()));
+                    shared.keeper.end(&key, Some(worked.is_ok()));
                 });
             }
         }
@@ -167,16 +164,15 @@ impl Shared {
     }
 
     /// Lets sandboxes of other revisions go, unless aliases lead to them.
-    fn retire_others(&self, current: &Current) {
-        let Function { namespace, name, revision, .. } = &current.function;
-        if current.aliases.is_empty() {
-            self.gate.retire(&(namespace.clone(), name.clone()), revision);
+    fn retire_others(&self, function: &FunctionKey, current: &RevisionDigest, aliased: bool) {
+        if !aliased {
+            self.gate.retire(function, current);
         }
     }
 
     /// Makes a sandbox in which the function's code is loaded, and parks it.
-    async fn make_ahead(&self, current: &Current, room: Place) -> Result<(), Outcome> {
-        let job = Job::ahead(&current.function, self.manifests.of(&current.function));
+    async fn make_ahead(&self, function: &Function, room: Place) -> Result<(), Outcome> {
+        let job = Job::ahead(function, self.manifests.of(function));
         let Made { blank, env, .. } = self.make(&job, room.number()).await?;
         let deadline = Instant::now() + job.limits.timeout.0;
         match Session::open(blank, job.launch(&env), deadline, &self.stopping, &mut Nowhere).await {
