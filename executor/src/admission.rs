@@ -50,11 +50,24 @@ struct Shared<T: Handle> {
     freed: Notify,
 }
 
+/// How a function stands.
+#[derive(Debug, Default)]
+pub(crate) struct FunctionShare {
+    /// Turns that are taken.
+    pub(crate) running: u32,
+    /// Turns that are waited for.
+    pub(crate) waiting: u32,
+    /// Turns that have ended since this was asked the last time.
+    pub(crate) ended: u32,
+    /// How far it is ahead of others of its namespace.
+    pub(crate) ahead: f64,
+}
+
 /// What was dealt out so far.
 #[derive(Debug)]
 pub(crate) struct Dealt {
-    /// Turns that are taken or waited for, and how far the function is ahead of others of its namespace.
-    pub(crate) functions: HashMap<FunctionKey, (u32, f64)>,
+    /// Functions of which there is something to say.
+    pub(crate) functions: HashMap<FunctionKey, FunctionShare>,
     /// How far namespaces are ahead of others, and their weights.
     pub(crate) namespaces: Vec<(Namespace, f64, f64)>,
 }
@@ -381,17 +394,20 @@ impl<T: Handle> Admission<T> {
 
     /// How the lines stand, for who deals out work from elsewhere.
     pub(crate) fn shares(&self) -> Dealt {
-        let book = self.0.lock();
+        let mut book = self.0.lock();
+        let ended = book.take_ended().into_iter();
+        let mut functions: HashMap<FunctionKey, FunctionShare> =
+            ended.map(|(key, ended)| (key, FunctionShare { ended, ..FunctionShare::default() })).collect();
         let lines = book.lines();
-        let mut functions: HashMap<FunctionKey, (u32, f64)> = HashMap::new();
         for (namespace, who, line) in lines.all() {
             if let Some(name) = who {
-                functions.insert((namespace.clone(), name.clone()), (line.running + line.waiting, 0.0));
+                let share = functions.entry((namespace.clone(), name.clone())).or_default();
+                (share.running, share.waiting) = (line.running, line.waiting);
             }
         }
         for (namespace, who, ahead) in lines.functions_ahead() {
             if let Some(name) = who {
-                functions.entry((namespace.clone(), name.clone())).or_default().1 = ahead;
+                functions.entry((namespace.clone(), name.clone())).or_default().ahead = ahead;
             }
         }
         Dealt { functions, namespaces: lines.namespaces() }

@@ -12,7 +12,7 @@ use runlet_core::store::queue::Room;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
-use crate::admission::Dealt;
+use crate::admission::{Dealt, FunctionShare};
 use crate::engine::{Shared, run_claim};
 
 /// Most claims at a time.
@@ -23,6 +23,9 @@ const IN_VAIN: Duration = Duration::from_millis(1);
 
 /// How often that doubles at most.
 const DOUBLINGS: u32 = 6;
+
+/// About how long a claim takes: turns that end within it are free when it is there.
+const CLAIM: Duration = Duration::from_millis(3);
 
 /// What a look at the queue has found.
 enum Found {
@@ -38,9 +41,10 @@ enum Found {
 
 /// Claims work until the engine stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut in_vain = 0;
+    let (mut in_vain, mut last) = (0, Instant::now());
     while !shared.stopping.is_cancelled() {
-        let found = look(&shared).await.unwrap_or_else(|error| {
+        let since = std::mem::replace(&mut last, Instant::now()).elapsed();
+        let found = look(&shared, since).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "could not claim work");
             Found::Nothing
         });
@@ -68,9 +72,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Claims as much as can start, and starts it.
-async fn look(shared: &Arc<Shared>) -> Result<Found, StoreError> {
-    let room = room(shared);
+/// Claims as much as can start, and starts it. The last look was `since` ago.
+async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError> {
+    let room = room(shared, since);
     if room.executions == 0 {
         return Ok(Found::Some);
     }
@@ -93,7 +97,7 @@ async fn look(shared: &Arc<Shared>) -> Result<Found, StoreError> {
 
 /// What may be claimed. While this server holds no claim at all one may get in line for memory: calls must not keep
 /// accepted work from that for ever.
-fn room(shared: &Shared) -> Room {
+fn room(shared: &Shared, since: Duration) -> Room {
     let (sandboxes, memory) = shared.gate.spare();
     let idle = shared.registry.fences().is_empty();
     let Dealt { functions, namespaces } = shared.gate.shares();
@@ -102,13 +106,37 @@ fn room(shared: &Shared) -> Room {
         memory,
         total_memory: shared.gate.bounds().memory,
         in_line: idle,
-        used: functions.iter().map(|(key, (used, _))| (key.clone(), *used)).collect(),
-        functions_ahead: functions.into_iter().map(|(key, (_, ahead))| (key, ahead)).collect(),
+        used: functions.iter().map(|(key, share)| (key.clone(), used(share, since))).collect(),
+        functions_ahead: functions.into_iter().map(|(key, share)| (key, share.ahead)).collect(),
         namespaces,
     }
+}
+
+/// Turns of a function that are taken and will be so when the claim is there: as many of those that run as have ended in such a time
+/// before will have ended by then.
+fn used(share: &FunctionShare, since: Duration) -> u32 {
+    let soon = u128::from(share.ended) * CLAIM.as_micros() / since.max(CLAIM).as_micros();
+    share.running.saturating_sub(u32::try_from(soon).unwrap_or(u32::MAX)) + share.waiting
 }
 
 /// About a second, and not the same for all servers.
 fn poll_interval() -> Duration {
     Duration::from_millis(750 + RandomState::new().hash_one(0) % 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_that_end_while_a_claim_is_made_are_free_when_it_is_there() {
+        let share = |ended| FunctionShare { running: 4, waiting: 1, ended, ahead: 0.0 };
+        let second = Duration::from_secs(1);
+        assert_eq!(used(&share(0), CLAIM), 5, "none ends");
+        assert_eq!(used(&share(3), CLAIM), 2, "three end in the time of a claim");
+        assert_eq!(used(&share(3), Duration::ZERO), 2);
+        assert_eq!(used(&share(100), CLAIM), 1, "never more than those that run");
+        assert_eq!(used(&share(3), second), 5, "three in a second are none in a claim");
+        assert_eq!(used(&share(1000), second), 2, "a thousand are three");
+    }
 }

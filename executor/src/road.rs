@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Road {
     /// The database, waited for.
     Committed(Store, Ledger),
-    /// The spool.
-    Spooled(Spool),
+    /// The spool; the ledger keeps the notes of what runs.
+    Spooled(Spool, Ledger),
 }
 
 impl Road {
@@ -32,7 +32,7 @@ impl Road {
     pub(crate) async fn output(&self, namespace: &Namespace, chunks: &[Chunk]) -> Result<(), StoreError> {
         match self {
             Self::Committed(store, _) => store.append_logs(namespace, chunks).await,
-            Self::Spooled(spool) => spool.output(namespace, chunks),
+            Self::Spooled(spool, _) => spool.output(namespace, chunks),
         }
     }
 
@@ -53,7 +53,10 @@ impl Road {
         loop {
             let tried = match self {
                 Self::Committed(_, ledger) => ledger.finish(finish.clone()).await,
-                Self::Spooled(spool) => spool.end(finish).map(|()| true),
+                Self::Spooled(spool, ledger) => {
+                    ledger.forget(finish.execution);
+                    spool.end(finish).map(|()| true)
+                }
             };
             let error = match tried {
                 Ok(written) => return Ok(written),

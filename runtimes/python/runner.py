@@ -29,6 +29,8 @@ from_json = JSONDecoder().decode
 to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 JSON_HEAD = b'{"content_type":"application/json"}'
 BYTES_HEAD = b'{"content_type":"application/octet-stream"}'
+# What most handlers return: nothing to wait for, and no pieces.
+PLAIN = frozenset((dict, list, str, int, float, bool, type(None), bytes))
 
 
 def part(name):
@@ -50,10 +52,9 @@ class ProtocolError(Exception):
 class Cause:
     """Why the call was made."""
 
-    of = lineage = None
+    kind = trigger = delivery = normalised = of = lineage = None
 
     def __init__(self, facts):
-        self.kind = self.trigger = self.delivery = self.normalised = None
         self.__dict__.update(facts)
         self.headers = facts.get("headers") or {}
 
@@ -66,10 +67,9 @@ class Context:
 
     # Whether nobody wants the result any more; only told where calls share the process.
     cancelled = False
+    namespace = function = revision = invocation = execution = attempt = deadline_ms = memory_limit = None
 
     def __init__(self, facts):
-        self.namespace = self.function = self.revision = self.invocation = self.execution = None
-        self.attempt = self.deadline_ms = self.memory_limit = None
         self.__dict__.update(facts)
         self.cause = Cause(facts.get("cause") or {})
 
@@ -172,6 +172,9 @@ class Channel:
             self.tell(RESULT, call, head)
             return
         first = HEADER.pack(len(head), RESULT, 0, 0, call) + head
+        if size <= MAX_FRAME:
+            self.send(b"".join((first, HEADER.pack(size, DATA, END, 0, call), body)))
+            return
         view = memoryview(body)
         for at in range(0, size, MAX_FRAME):
             piece = view[at : at + MAX_FRAME]
@@ -182,7 +185,9 @@ class Channel:
 
 def flush():
     """Pushes out what the code has printed; what it did to its streams is its own affair."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    out, err, own_out, own_err = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    streams = (out, err) if out is own_out and err is own_err else (out, err, own_out, own_err)
+    for stream in streams:
         try:
             stream.flush()
         except Exception:
@@ -308,9 +313,11 @@ def serve(channel, function, code, call, head, body, context=None):
     try:
         context = context or Context(head["context"])
         value = function(event, context)
-        if hasattr(type(value), "__await__"):
+        kind = type(value)
+        if kind not in PLAIN and hasattr(kind, "__await__"):
             value = wait_for(value)
-        if hasattr(type(value), "__next__") or hasattr(type(value), "__anext__"):
+            kind = type(value)
+        if kind not in PLAIN and (hasattr(kind, "__next__") or hasattr(kind, "__anext__")):
             part("pieces").pour(channel, call, value, context, leave_if_forked)
             return
     except SystemExit as stop:

@@ -13,7 +13,26 @@ use crate::Scale;
 use crate::table::{self, median};
 use crate::under_test::Server;
 
-const MANIFEST: &str = "schema = 1\nname = \"noop\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n";
+/// A function and how many of its executions may run, each in a sandbox or several in one.
+struct Function {
+    name: &'static str,
+    max_concurrency: u32,
+    concurrency: u32,
+}
+
+const ALONE: Function = Function { name: "noop", max_concurrency: 4, concurrency: 1 };
+/// As many at a time as the bare loop takes.
+const SHARED: Function = Function { name: "noop-shared", max_concurrency: 32, concurrency: 8 };
+
+impl Function {
+    fn manifest(&self) -> String {
+        let Self { name, max_concurrency, concurrency } = self;
+        format!(
+            "schema = 1\nname = \"{name}\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = {max_concurrency}\nconcurrency = {concurrency}\nmemory = \"64MiB\"\n"
+        )
+    }
+}
+
 const CODE: &str = "def handle(event, context):\n    return None\n";
 
 /// Rows that the bare loop takes at a time.
@@ -21,13 +40,16 @@ const BATCH: i64 = 32;
 
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
     let pool = server.database(6).await?;
-    server.function(&[("function.toml", MANIFEST), ("main.py", CODE)]).await?;
-    server.cli(&["invoke", "noop"]).await?;
+    for function in [&ALONE, &SHARED] {
+        server.function(&[("function.toml", &function.manifest()), ("main.py", CODE)]).await?;
+        server.cli(&["invoke", function.name]).await?;
+    }
     bare_table(&pool).await?;
     let jobs = scale.starts * 50;
-    let (mut ours, mut bare, mut graphile) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut shared, mut bare, mut graphile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
-        ours.push(drain(&pool, jobs).await?);
+        alone.push(drain(&pool, &ALONE, jobs).await?);
+        shared.push(drain(&pool, &SHARED, jobs).await?);
         bare.push(drain_bare(&pool, jobs).await?);
         graphile.extend(drain_graphile(server, jobs).await);
     }
@@ -38,7 +60,8 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
     let reference = median(&bare);
     for (what, rates) in [
         ("SKIP LOCKED loop in Rust, batches of 32, one connection (reference)", &bare),
-        ("runlet: each in a sandbox, an execution on record", &ours),
+        ("runlet: 4 at a time, each in a sandbox, an execution on record", &alone),
+        ("runlet: 32 at a time, 8 in a sandbox, an execution on record", &shared),
         ("graphile-worker with localQueue, its row deleted", &graphile),
     ] {
         if !rates.is_empty() {
@@ -62,20 +85,21 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
 }
 
 /// Puts work into the queue that is due at one moment, and says how much of it is taken and finished in a second from there on.
-async fn drain(pool: &PgPool, jobs: usize) -> anyhow::Result<f64> {
+async fn drain(pool: &PgPool, function: &Function, jobs: usize) -> anyhow::Result<f64> {
     let ids: Vec<Uuid> = (0..jobs).map(|_| Uuid::now_v7()).collect();
     let mut tx = pool.begin().await?;
-    let template = "SELECT revision FROM functions WHERE name = 'noop'";
+    let Function { name, max_concurrency, .. } = function;
+    let revision = format!("SELECT revision FROM functions WHERE name = '{name}'");
     sqlx::query(sqlx::AssertSqlSafe(format!(
         "INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions, payload, payload_size, created_at)
-         SELECT id, 'default', 'noop', ({template}), 'http', '{{\"kind\": \"http\"}}', 'queued', 0, '{{}}', '', 0, now() FROM unnest($1::uuid[]) AS id"
+         SELECT id, 'default', '{name}', ({revision}), 'http', '{{\"kind\": \"http\"}}', 'queued', 0, '{{}}', '', 0, now() FROM unnest($1::uuid[]) AS id"
     )))
     .bind(&ids)
     .execute(&mut *tx)
     .await?;
     sqlx::query(sqlx::AssertSqlSafe(format!(
         "INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory, priority, not_before)
-         SELECT id, 'default', 'noop', ({template}), 'http', 'warm', 'retry', 4, 67108864, 0, now() FROM unnest($1::uuid[]) AS id"
+         SELECT id, 'default', '{name}', ({revision}), 'http', 'warm', 'retry', {max_concurrency}, 67108864, 0, now() FROM unnest($1::uuid[]) AS id"
     )))
     .bind(&ids)
     .execute(&mut *tx)
@@ -153,8 +177,21 @@ async fn drain_graphile(server: &Server, jobs: usize) -> Option<f64> {
 /// Milliseconds from being accepted to being started, one after the other.
 async fn latency(server: &Server, pool: &PgPool, count: usize) -> anyhow::Result<Vec<f64>> {
     let since: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await?;
-    for _ in 0..count {
-        server.cli(&["invoke", "noop", "--async"]).await?;
+    let mut call = server.call(ALONE.name, "{}");
+    call.headers.push(("prefer".to_owned(), "respond-async".to_owned()));
+    call.expect = hyper::StatusCode::ACCEPTED;
+    let mut sender = call.connect().await?;
+    let done =
+        "SELECT count(*) FROM executions WHERE function = 'noop' AND created_at >= $1 AND finished_at IS NOT NULL";
+    for number in 1..=count {
+        call.once(&mut sender, 0).await?;
+        // One at a time, as the loop does it; and it is not asked for while it starts.
+        loop {
+            sleep(Duration::from_millis(5)).await;
+            if sqlx::query_scalar::<_, i64>(done).bind(since).fetch_one(pool).await? >= i64::try_from(number)? {
+                break;
+            }
+        }
     }
     let query = "SELECT (extract(epoch FROM x.started_at - i.created_at) * 1000)::float8 FROM executions x JOIN invocations i ON i.id = x.invocation
                  WHERE x.function = 'noop' AND i.created_at >= $1 AND x.started_at IS NOT NULL";

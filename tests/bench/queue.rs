@@ -68,12 +68,13 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
     );
     let few = cycle.take_time(1000).await?;
     let many = cycle.take_time(if scale.rounds > 2 { 1_000_000 } else { 100_000 }).await?;
-    let (called, queued) = to_python(server, scale).await?;
-    row(
-        "published to a warm python function, until all are settled (reference: synchronous calls, 16 at a time)",
-        &queued,
-        &called,
-    );
+    for batch in [1, 10] {
+        let (called, queued) = to_python(server, scale, batch).await?;
+        let what = format!(
+            "published to a warm python function, {batch} a call, until all are settled (reference: synchronous calls, 16 at a time)"
+        );
+        row(&what, &queued, &called);
+    }
     table::section("Queues: milliseconds to take 32 messages", &["of 1,000 that wait", "of 1,000,000 that wait"]);
     table::row(&[format!("{few:.2}"), format!("{many:.2}")]);
     store.close().await;
@@ -255,18 +256,19 @@ impl Cycle {
 }
 
 /// Synchronous calls a second, and messages a second from the publishing to the last settlement.
-async fn to_python(server: &Server, scale: &Scale) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+async fn to_python(server: &Server, scale: &Scale, batch: u32) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let (name, queue) = (format!("queued-{batch}"), format!("to-python-{batch}"));
     let manifest = format!(
-        "schema = 1\nname = \"queued\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n{}",
-        TRIGGER.replace("\"bench\"", "\"to-python\"")
+        "schema = 1\nname = \"{name}\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 4\nmemory = \"64MiB\"\n{}batch_size = {batch}\n",
+        TRIGGER.replace("\"bench\"", &format!("\"{queue}\""))
     );
     server
-        .function(&[("function.toml", &manifest), ("main.py", "def handle(event, context):\n    return event\n")])
+        .function(&[("function.toml", &manifest), ("main.py", "def handle(event, context):\n    return None\n")])
         .await?;
     let pool = server.database(1).await?;
-    let call = Arc::new(server.call("queued", "{\"n\": 1}"));
-    let mut publish = server.call("queued", "");
-    publish.path = "/v1/queues/to-python/messages".to_owned();
+    let call = Arc::new(server.call(&name, "{\"n\": 1}"));
+    let mut publish = server.call(&name, "");
+    publish.path = format!("/v1/queues/{queue}/messages");
     publish.expect = hyper::StatusCode::ACCEPTED;
     for (name, value) in &mut publish.headers {
         if name == "content-type" {

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
+use super::queue::Wakeup;
 use super::spill::Placed;
 use super::text::{clean, count, json, noun, word};
 use super::{Store, StoreError, answered};
@@ -70,7 +71,7 @@ impl Store {
         let queued = !fresh.is_empty();
         tx.commit().await?;
         if queued {
-            self.nudge().await;
+            self.tell(Wakeup::Work);
         }
         Ok(Ok(Submitted { delivery: delivery_id, invocations: accepted }))
     }

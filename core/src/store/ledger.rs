@@ -142,11 +142,11 @@ impl LedgerWriters {
         let mut writers = JoinSet::new();
         writers.spawn(self.starts.run());
         writers.spawn(self.finishes.run());
-        // Notes and news of ends are best effort and never end by themselves: they go when the others have.
+        // Notes and news are best effort and never end by themselves: they go when the others have.
         tokio::select! {
             () = async { while writers.join_next().await.is_some() {} } => {}
             () = self.notes.run() => {}
-            () = self.store.tell_ends() => {}
+            () = self.store.tell_others() => {}
         }
         self.store.tell_rest().await;
     }
@@ -166,12 +166,17 @@ impl Ledger {
         self.notes.add(running);
     }
 
+    /// The execution has ended: that it runs is not to be noted any more.
+    pub fn forget(&self, execution: ExecutionId) {
+        self.notes.forget(execution);
+    }
+
     /// Puts an end on record. Returns whether it was written: `false` when the execution had ended already or the fence is old.
     ///
     /// # Errors
     /// When the database does not answer; the caller tries again.
     pub async fn finish(&self, finish: Finish) -> Result<bool, StoreError> {
-        self.notes.forget(finish.execution);
+        self.forget(finish.execution);
         batch::submit(&self.finishes, finish).await
     }
 }

@@ -20,6 +20,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::message::{self, NewMessage};
+use super::queue::Wakeup;
 use super::text::{json, noun, word};
 use super::{Store, StoreError};
 use crate::clock::{self, Timestamp};
@@ -271,7 +272,7 @@ impl Store {
         message::insert(&mut tx, &due.namespace, queue, &[message], Duration::ZERO).await?;
         tx.commit().await?;
         metric::callback_tried(CallbackState::Delivered.as_str());
-        self.tell_messages(&due.namespace, queue).await;
+        self.tell(Wakeup::Messages(due.namespace.clone(), queue.to_owned()));
         Ok(Some(true))
     }
 

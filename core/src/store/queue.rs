@@ -10,6 +10,7 @@
 pub(super) mod cancel;
 mod claim;
 mod lost;
+pub(super) mod news;
 pub mod place;
 pub(super) mod wakeup;
 

@@ -29,7 +29,7 @@ async fn calls_share_a_sandbox_up_to_its_slots_and_the_functions_turns() {
     assert!(!gate.unpark(room.number(), true));
     drop(room);
     assert_eq!(gate.usage(), (0, 0, 0));
-    assert!(gate.shares().functions.values().all(|(used, _)| *used == 0));
+    assert!(gate.shares().functions.values().all(|share| share.running + share.waiting == 0));
 }
 
 #[tokio::test]

@@ -93,6 +93,8 @@ pub(super) struct Book<T: Handle, W> {
     /// Room is wanted for one of those: none is left for who is nobody's.
     kept_waits: bool,
     lines: Lines,
+    /// Turns that have ended since somebody asked.
+    ended: HashMap<FunctionKey, u32>,
     waiters: HashMap<u64, Waiter<W>>,
     /// Those that come back with their turn: before all others, in this order.
     returning: VecDeque<u64>,
@@ -126,6 +128,7 @@ impl<T: Handle, W> Book<T, W> {
             kept: HashMap::new(),
             kept_waits: false,
             lines: Lines::new(weights),
+            ended: HashMap::new(),
             waiters: HashMap::new(),
             returning: VecDeque::new(),
             counted: 0,
@@ -219,11 +222,17 @@ impl<T: Handle, W> Book<T, W> {
         let mut effects = Effects::none();
         let who = Some(key.1.clone());
         self.lines.end(&key.0, &who);
+        *self.ended.entry(key.clone()).or_default() += 1;
         if !self.waiters.is_empty() {
             self.settle(&key.0, &who, &mut effects);
             self.pump(None, &mut effects);
         }
         effects
+    }
+
+    /// How many turns of each function have ended since this was asked the last time.
+    pub(super) fn take_ended(&mut self) -> HashMap<FunctionKey, u32> {
+        std::mem::take(&mut self.ended)
     }
 
     /// A sandbox is gone.

@@ -97,7 +97,7 @@ async fn a_waiter_that_goes_away_leaves_nothing_behind() {
     assert_eq!(gate.usage(), (1, 1, 0));
     drop(held);
     assert_eq!(gate.usage(), (0, 0, 0));
-    assert!(gate.shares().functions.values().all(|(used, _)| *used == 0));
+    assert!(gate.shares().functions.values().all(|share| share.running + share.waiting == 0));
 }
 
 #[tokio::test]

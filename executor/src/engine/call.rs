@@ -164,7 +164,7 @@ impl Shared {
         // No code of the function runs before its start is on record.
         let seated = match &road {
             // A file takes it at once; what it refuses is not in it, and neither waits nor has a sandbox made.
-            Road::Spooled(spool) => {
+            Road::Spooled(spool, _) => {
                 spool.start(&start)?;
                 seated.await
             }

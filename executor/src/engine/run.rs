@@ -416,7 +416,7 @@ impl Shared {
     /// The road of its history.
     pub(super) fn road(&self, job: &Job) -> Road {
         if job.fence.is_none() && job.manifest.durability == Durability::Spooled {
-            Road::Spooled(self.spool.clone())
+            Road::Spooled(self.spool.clone(), self.ledger.clone())
         } else {
             Road::Committed(self.store.clone(), self.ledger.clone())
         }

@@ -119,7 +119,6 @@ impl Shared {
         match self.store.accept(submission).await? {
             Ok(submitted) => {
                 self.backlog.add(&namespace, submitted.invocations.iter().filter(|one| !one.repeated).count());
-                self.nudge.notify_one();
                 Ok(submitted)
             }
             Err(function) => Err(EngineError::NotFound { what: "function", name: function.to_string(), namespace }),

@@ -12,6 +12,7 @@ use crate::clock::{self, Timestamp};
 use crate::id::{InvocationId, TriggerId};
 use crate::invocation::InvocationState;
 use crate::name::{FunctionName, Namespace};
+use crate::store::queue::Wakeup;
 use crate::store::queue::cancel::{close_waiting, notify};
 use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
@@ -65,7 +66,7 @@ impl Store {
         let made = columns.write(&mut tx).await?;
         tx.commit().await?;
         if made {
-            self.nudge().await;
+            self.tell(Wakeup::Work);
         }
         Ok(fired)
     }

@@ -1,5 +1,6 @@
 //! What follows firing: the next one of those that wait for each other, and ticks that are old.
 
+use super::super::queue::Wakeup;
 use super::super::{Store, StoreError};
 use crate::clock::Timestamp;
 
@@ -33,7 +34,7 @@ impl Store {
         .fetch_one(self.pool())
         .await?;
         if row.freed > 0 {
-            self.nudge().await;
+            self.tell(Wakeup::Work);
         }
         Ok(row.held > 0)
     }

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::execution::{ExecutionState, StartKind};
 use crate::invocation::InvocationState;
 use crate::outcome::OutcomeKind;
-use crate::store::queue::MAX_LOST;
+use crate::store::queue::{MAX_LOST, Wakeup};
 use crate::store::spill::{Placed, day_of};
 use crate::store::text::{clean, count, detail, json};
 use crate::store::{Store, StoreError};
@@ -129,7 +129,7 @@ impl Finishes {
         let done: Vec<Uuid> = ended.iter().filter(|(_, _, again, queued)| *queued && !again).map(|row| row.1).collect();
         self.0.tell_done(&done);
         if ended.iter().any(|(_, _, again, _)| *again) {
-            self.0.nudge().await;
+            self.0.tell(Wakeup::Work);
         }
         Ok(ended.into_iter().map(|(execution, ..)| execution).collect())
     }

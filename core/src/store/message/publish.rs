@@ -11,6 +11,7 @@ use super::{NewMessage, Published, lock_keys, lock_of};
 use crate::clock;
 use crate::id::MessageId;
 use crate::name::{Namespace, RevisionDigest};
+use crate::store::queue::Wakeup;
 use crate::store::text::{clean, json};
 use crate::store::{Store, StoreError, answered};
 
@@ -53,21 +54,11 @@ impl Store {
             let published = insert(&mut tx, namespace, queue, messages, remember).await?;
             tx.commit().await?;
             if published.iter().any(|one| !one.repeated) {
-                self.tell_messages(namespace, queue).await;
+                self.tell(Wakeup::Messages(namespace.clone(), queue.to_owned()));
             }
             Ok(Some(published))
         })
         .await
-    }
-
-    /// Tells all servers, after the commit: one that notifies in its transaction holds up all others that do.
-    pub(in crate::store) async fn tell_messages(&self, namespace: &Namespace, queue: &str) {
-        let text = format!("messages:{namespace}/{queue}");
-        let told =
-            sqlx::query_scalar!("SELECT pg_notify('runlet', $1) IS NULL AS told", text).fetch_one(self.relaxed());
-        if let Err(error) = told.await {
-            tracing::debug!(%error, "a notification was not sent; the next poll makes it good");
-        }
     }
 }
 

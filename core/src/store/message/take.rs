@@ -16,6 +16,7 @@ use crate::clock::{self, Timestamp};
 use crate::id::{InvocationId, MessageId, TriggerId};
 use crate::manifest::QueueTrigger;
 use crate::name::{FunctionName, Namespace};
+use crate::store::queue::Wakeup;
 use crate::store::text::{clean, count, json, noun};
 use crate::store::{Store, StoreError};
 use crate::unit::ByteSize;
@@ -190,7 +191,7 @@ impl Store {
         hints.live = plans.iter().filter_map(|plan| plan.oldest).min().unwrap_or(hints.live);
         let gone = hints.raise(&candidates, &choice);
         if !choice.batches.is_empty() {
-            self.nudge().await;
+            self.tell(Wakeup::Work);
         }
         Ok(Some(Taken {
             invocations: choice.batches.len(),

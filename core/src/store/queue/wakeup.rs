@@ -1,16 +1,13 @@
-//! Wake-ups: what Postgres tells those who wait for work or for an end.
+//! Wake-ups: what those are told who wait for work or for an end, by this server itself and by Postgres.
 //!
-//! Rare notifications are part of the transaction that they tell of. The frequent ones (work was accepted, work has ended) follow their
-//! commit: Postgres lets only one transaction that notifies commit at a time, and would wait for the disk while it holds that lock.
-//! One that gets lost with its server is made good by the poll that every waiting side does as well.
+//! Rare notifications are part of the transaction that they tell of. The frequent ones are [`News`](super::news::News).
 
+use std::fmt;
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::CHANNEL;
@@ -26,6 +23,9 @@ pub(in crate::store) const SCHEDULES: &str = "schedules";
 #[derive(Debug)]
 pub struct Wakeups {
     store: Store,
+    /// What this server tells.
+    here: broadcast::Receiver<Wakeup>,
+    /// What Postgres does.
     listener: Option<PgListener>,
 }
 
@@ -61,12 +61,30 @@ impl Wakeup {
     }
 }
 
+/// As it goes through Postgres.
+impl fmt::Display for Wakeup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Work => f.write_str("work"),
+            Self::Cancel(id) => write!(f, "cancel:{}", id.uuid()),
+            Self::Done(id) => write!(f, "done:{}", id.uuid()),
+            Self::Schedules => f.write_str(SCHEDULES),
+            Self::Messages(namespace, queue) => write!(f, "messages:{namespace}/{queue}"),
+        }
+    }
+}
+
 impl Wakeups {
     /// The next wake-up. Never fails: while the database is away it waits (and says `Work` once it is back).
     /// Cancel-safe but for a reconnect, which begins anew.
     pub async fn next(&mut self) -> Wakeup {
         if let Some(listener) = &mut self.listener {
-            match listener.try_recv().await {
+            let heard = tokio::select! {
+                // One who is too far behind looks for himself.
+                told = self.here.recv() => return told.unwrap_or(Wakeup::Work),
+                heard = listener.try_recv() => heard,
+            };
+            match heard {
                 Ok(Some(notification)) => return Wakeup::parse(notification.payload()),
                 Ok(None) => tracing::warn!("the LISTEN connection was cut"),
                 Err(error) => tracing::warn!(error = %error, "the LISTEN connection failed"),
@@ -88,93 +106,15 @@ impl Wakeups {
     }
 }
 
-/// Tells servers that there is work: one notification under way, and at most one that waits behind it for all who came meanwhile.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Nudge {
-    waiting: AtomicBool,
-    turn: Mutex<()>,
-}
-
-/// Takes the mark off, even from a caller that went away while it waited.
-struct Unmark<'a>(&'a AtomicBool);
-
-impl Drop for Unmark<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Ends that servers are still to be told of.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Ends {
-    waiting: std::sync::Mutex<Vec<Uuid>>,
-    some: Notify,
-}
-
-impl Ends {
-    fn lock(&self) -> MutexGuard<'_, Vec<Uuid>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Store {
-    /// Tells all servers that work was committed.
-    pub(in crate::store) async fn nudge(&self) {
-        let Nudge { waiting, turn } = &self.inner.nudge;
-        if waiting.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let mark = Unmark(waiting);
-        let _turn = turn.lock().await;
-        // Off before the statement: who commits from here on may be too late for it, and sends another.
-        drop(mark);
-        self.told(
-            sqlx::query_scalar!("SELECT pg_notify('runlet', 'work') IS NULL AS told").fetch_all(self.relaxed()).await,
-        );
-    }
-
-    /// Has those who wait for them told that invocations are terminal: soon, whoever ends work does not wait for that.
-    pub(in crate::store) fn tell_done(&self, invocations: &[Uuid]) {
-        if !invocations.is_empty() {
-            self.inner.ends.lock().extend_from_slice(invocations);
-            self.inner.ends.some.notify_one();
-        }
-    }
-
-    /// Tells of ends for ever, all that have come meanwhile at a time.
-    pub(in crate::store) async fn tell_ends(&self) {
-        loop {
-            self.inner.ends.some.notified().await;
-            self.tell_rest().await;
-        }
-    }
-
-    /// Tells of the ends that nobody has been told of yet.
-    pub(in crate::store) async fn tell_rest(&self) {
-        let ids = std::mem::take(&mut *self.inner.ends.lock());
-        if ids.is_empty() {
-            return;
-        }
-        let told = sqlx::query_scalar!(
-            "SELECT pg_notify('runlet', 'done:' || id) IS NULL AS told FROM unnest($1::uuid[]) AS id",
-            &ids,
-        );
-        self.told(told.fetch_all(self.relaxed()).await);
-    }
-
-    fn told<T>(&self, result: Result<T, sqlx::Error>) {
-        if let Err(error) = result {
-            tracing::debug!(error = %error, server = self.inner.server, "a notification was not sent; the next poll makes it good");
-        }
-    }
-
     /// Opens the LISTEN connection. Whoever asks the database afterwards misses nothing.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn wakeups(&self) -> Result<Wakeups, StoreError> {
+        let here = self.inner.news.listen();
         let listener = listen(self).await?;
-        Ok(Wakeups { store: self.clone(), listener: Some(listener) })
+        Ok(Wakeups { store: self.clone(), here, listener: Some(listener) })
     }
 }
 
@@ -200,11 +140,15 @@ mod tests {
     #[test]
     fn payloads_are_read() {
         let id = InvocationId::new();
-        assert_eq!(Wakeup::parse(&format!("done:{}", id.uuid())), Wakeup::Done(id));
-        assert_eq!(Wakeup::parse(&format!("cancel:{}", id.uuid())), Wakeup::Cancel(id));
-        assert_eq!(Wakeup::parse(SCHEDULES), Wakeup::Schedules);
         let messages = Wakeup::Messages(Namespace::default_namespace(), "b.f.q/x".to_owned());
-        assert_eq!(Wakeup::parse("messages:default/b.f.q/x"), messages);
+        for wakeup in [Wakeup::Work, Wakeup::Done(id), Wakeup::Cancel(id), Wakeup::Schedules, messages] {
+            assert_eq!(Wakeup::parse(&wakeup.to_string()), wakeup);
+        }
+        assert_eq!(
+            Wakeup::parse(&format!("done:{}", id.uuid())),
+            Wakeup::Done(id),
+            "as servers before this one say it"
+        );
         for text in ["work", "", "done:", "done:x", "later:1"] {
             assert_eq!(Wakeup::parse(text), Wakeup::Work);
         }
