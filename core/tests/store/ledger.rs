@@ -166,6 +166,24 @@ async fn a_long_execution_is_seen_running() {
 }
 
 #[tokio::test]
+async fn an_execution_that_has_ended_is_not_noted() {
+    let (_db, store) = db_with_function().await;
+    let (ledger, _tasks) = ledger(&store);
+    let (ended, lasts) = (call(), call());
+    for start in [&ended, &lasts] {
+        ledger.start(start.clone()).await.unwrap();
+        ledger.running(running(start));
+    }
+    // Its end is in the spool.
+    ledger.forget(ended.execution);
+    let state = async |start: &CallStart| store.execution(&ns(), start.execution).await.unwrap().unwrap().state;
+    while state(&lasts).await != ExecutionState::Running {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(state(&ended).await, ExecutionState::Starting, "both would have been noted together");
+}
+
+#[tokio::test]
 async fn the_writers_end_with_the_last_handle_and_lose_nothing() {
     let (db, store) = db_with_function().await;
     let (ledger, mut writers) = ledger(&store);
