@@ -76,7 +76,7 @@ impl Store {
         self.spill().and_then(|spill| spill.over).is_some_and(|over| size > over)
     }
 
-    /// Whether the payload of queued work may be in a file.
+    /// Whether no other server works on this database: the payload of queued work may be in a file then, and nobody else is to be told.
     pub(super) fn is_alone(&self) -> bool {
         self.spill().is_some_and(|spill| spill.alone)
     }
