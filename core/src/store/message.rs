@@ -29,6 +29,8 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::StoreError;
+use super::queue::Wakeup;
+use super::queue::news::notify;
 use crate::clock::Timestamp;
 use crate::id::{InvocationId, MessageId};
 use crate::name::Namespace;
@@ -190,7 +192,7 @@ async fn lock_keys(tx: &mut PgConnection, mut locks: Vec<i32>) -> Result<(), Sto
 
 /// Tells all servers that there is something to take.
 async fn tell(tx: &mut PgConnection, (namespace, queue): (&Namespace, &str)) -> Result<(), StoreError> {
-    super::queue::cancel::notify(tx, &format!("messages:{namespace}/{queue}")).await
+    notify(tx, [Wakeup::Messages(namespace.clone(), queue.to_owned())]).await
 }
 
 /// Lets the first of those that are behind go, of each of these keys whose first one is gone.

@@ -8,8 +8,8 @@ use crate::id::TriggerId;
 use crate::manifest::{CronTrigger, Manifest, TriggerSpec};
 use crate::name::Namespace;
 use crate::store::StoreError;
-use crate::store::queue::cancel::notify;
-use crate::store::queue::wakeup::SCHEDULES;
+use crate::store::queue::Wakeup;
+use crate::store::queue::news::notify;
 use crate::store::text::json;
 
 /// Puts the cron triggers of `manifest` in the place of the former ones; returns the ids of those there are now. The nth one of a
@@ -60,6 +60,6 @@ pub(in crate::store) async fn replace(
     )
     .execute(&mut *tx)
     .await?;
-    notify(tx, SCHEDULES).await?;
+    notify(tx, [Wakeup::Schedules]).await?;
     Ok(kept)
 }

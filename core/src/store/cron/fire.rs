@@ -13,7 +13,8 @@ use crate::id::{InvocationId, TriggerId};
 use crate::invocation::InvocationState;
 use crate::name::{FunctionName, Namespace};
 use crate::store::queue::Wakeup;
-use crate::store::queue::cancel::{close_waiting, notify};
+use crate::store::queue::cancel::close_waiting;
+use crate::store::queue::news::notify;
 use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
 use crate::unit::{ByteSize, Span};
@@ -132,10 +133,7 @@ async fn cancel_runs(tx: &mut PgConnection, triggers: &[Uuid]) -> Result<(), Sto
     )
     .fetch_all(&mut *tx)
     .await?;
-    for invocation in running {
-        notify(tx, &format!("cancel:{invocation}")).await?;
-    }
-    Ok(())
+    notify(tx, running.into_iter().map(|id| Wakeup::Cancel(InvocationId::from(id)))).await
 }
 
 /// Decided ticks, column by column.

@@ -12,8 +12,8 @@ use crate::id::{InvocationId, TriggerId};
 use crate::manifest::TriggerSpec;
 use crate::name::{FunctionName, Namespace};
 use crate::store::message::BrokerState;
-use crate::store::queue::cancel::notify;
-use crate::store::queue::wakeup::SCHEDULES;
+use crate::store::queue::Wakeup;
+use crate::store::queue::news::notify;
 
 /// A trigger on record.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -206,7 +206,7 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        notify(&mut tx, SCHEDULES).await?;
+        notify(&mut *tx, [Wakeup::Schedules]).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -233,7 +233,7 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        notify(&mut tx, SCHEDULES).await?;
+        notify(&mut *tx, [Wakeup::Schedules]).await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }

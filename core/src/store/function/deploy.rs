@@ -12,8 +12,9 @@ use crate::invocation::InvocationState;
 use crate::manifest::{AdapterKind, Manifest, TriggerSpec, WebhookTrigger};
 use crate::name::{FunctionName, Namespace, RevisionDigest, SecretName};
 use crate::precondition::Precondition;
-use crate::store::queue::cancel::{close_waiting, notify};
-use crate::store::queue::wakeup::SCHEDULES;
+use crate::store::queue::Wakeup;
+use crate::store::queue::cancel::close_waiting;
+use crate::store::queue::news::notify;
 use crate::store::text::{json, noun};
 use crate::store::{Store, StoreError};
 
@@ -81,7 +82,7 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         close_waiting(&mut tx, &waiting, InvocationState::Cancelled).await?;
-        notify(&mut tx, SCHEDULES).await?;
+        notify(&mut *tx, [Wakeup::Schedules]).await?;
         tx.commit().await?;
         self.inner.current.forget(namespace, name);
         Ok(removed.rows_affected() == 1)

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::Wakeup;
+use super::news::notify;
 use crate::clock;
 use crate::id::InvocationId;
 use crate::invocation::InvocationState;
@@ -59,7 +61,7 @@ impl Store {
             None => state_of(&mut tx, namespace, id).await?,
         };
         if state == Some(InvocationState::Running) {
-            notify(&mut tx, &format!("cancel:{}", id.uuid())).await?;
+            notify(&mut *tx, [Wakeup::Cancel(id)]).await?;
         }
         tx.commit().await?;
         Ok(state)
@@ -123,17 +125,5 @@ pub(super) async fn release(tx: &mut PgConnection, invocations: &[Uuid]) -> Resu
     sqlx::query!("UPDATE dedup_keys SET released = true WHERE invocation = ANY($1)", invocations)
         .execute(&mut *tx)
         .await?;
-    sqlx::query_scalar!(
-        r#"SELECT pg_notify('runlet', 'done:' || id) IS NULL AS told FROM unnest($1::uuid[]) AS id"#,
-        invocations,
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(())
-}
-
-/// Notifies all servers when the transaction commits.
-pub(in crate::store) async fn notify(tx: &mut PgConnection, payload: &str) -> Result<(), StoreError> {
-    sqlx::query_scalar!("SELECT pg_notify('runlet', $1) IS NULL AS told", payload).fetch_one(tx).await?;
-    Ok(())
+    notify(tx, invocations.iter().map(|id| Wakeup::Done(InvocationId::from(*id)))).await
 }

@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Expired, MAX_LOST, cancel};
+use super::news::notify;
+use super::{Expired, MAX_LOST, Wakeup, cancel};
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::outcome::{Outcome, OutcomeKind};
@@ -166,7 +167,7 @@ async fn requeue(tx: &mut PgConnection, invocations: &[Uuid], detail: Option<&st
     )
     .execute(&mut *tx)
     .await?;
-    cancel::notify(tx, "work").await
+    notify(tx, [Wakeup::Work]).await
 }
 
 /// Ends invocations that are not executed again.

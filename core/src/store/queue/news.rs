@@ -8,15 +8,16 @@
 //! would wait for the disk while it holds that lock. News that get lost with their server are made good by the poll that every waiting
 //! side does as well.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sqlx::PgExecutor;
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 use super::Wakeup;
 use crate::id::InvocationId;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// News that a listener of this server may be behind; one that is further behind is told to look for itself.
 const BEHIND: usize = 1024;
@@ -25,8 +26,8 @@ const BEHIND: usize = 1024;
 #[derive(Debug)]
 pub(in crate::store) struct News {
     here: broadcast::Sender<Wakeup>,
-    /// What other servers are still to be told, each word once.
-    waiting: Mutex<BTreeSet<String>>,
+    /// What other servers are still to be told, once each.
+    waiting: Mutex<HashSet<Wakeup>>,
     some: Notify,
 }
 
@@ -37,7 +38,7 @@ impl Default for News {
 }
 
 impl News {
-    fn waiting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn waiting(&self) -> MutexGuard<'_, HashSet<Wakeup>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -51,8 +52,8 @@ impl News {
         let _ = self.here.send(wakeup);
     }
 
-    fn everywhere(&self, words: impl IntoIterator<Item = String>) {
-        self.waiting().extend(words);
+    fn everywhere(&self, wakeups: impl IntoIterator<Item = Wakeup>) {
+        self.waiting().extend(wakeups);
         self.some.notify_one();
     }
 }
@@ -62,7 +63,7 @@ impl Store {
     pub(in crate::store) fn tell(&self, wakeup: Wakeup) {
         let news = &self.inner.news;
         if !self.is_alone() {
-            news.everywhere([wakeup.to_string()]);
+            news.everywhere([wakeup.clone()]);
         }
         news.here(wakeup);
     }
@@ -73,7 +74,7 @@ impl Store {
         if self.is_alone() {
             done.for_each(|done| self.inner.news.here(done));
         } else if !invocations.is_empty() {
-            self.inner.news.everywhere(done.map(|done| done.to_string()));
+            self.inner.news.everywhere(done);
         }
     }
 
@@ -87,16 +88,24 @@ impl Store {
 
     /// Tells other servers what they have not been told yet.
     pub(in crate::store) async fn tell_rest(&self) {
-        let words: Vec<String> = std::mem::take(&mut *self.inner.news.waiting()).into_iter().collect();
-        if words.is_empty() {
-            return;
-        }
-        let told = sqlx::query_scalar!(
-            "SELECT pg_notify('runlet', word) IS NULL AS told FROM unnest($1::text[]) AS word",
-            &words
-        );
-        if let Err(error) = told.fetch_all(self.relaxed()).await {
+        let wakeups = std::mem::take(&mut *self.inner.news.waiting());
+        if let Err(error) = notify(self.relaxed(), wakeups).await {
             tracing::debug!(%error, "other servers were not told; their next poll makes it good");
         }
     }
+}
+
+/// Notifies all servers; in a transaction, when it commits.
+pub(in crate::store) async fn notify(
+    to: impl PgExecutor<'_>,
+    wakeups: impl IntoIterator<Item = Wakeup>,
+) -> Result<(), StoreError> {
+    let words: Vec<String> = wakeups.into_iter().map(|wakeup| wakeup.to_string()).collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    sqlx::query_scalar!("SELECT pg_notify('runlet', word) IS NULL AS told FROM unnest($1::text[]) AS word", &words)
+        .fetch_all(to)
+        .await?;
+    Ok(())
 }

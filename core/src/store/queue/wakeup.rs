@@ -17,7 +17,7 @@ use crate::name::Namespace;
 use crate::store::{Store, StoreError};
 
 /// Payload of [`Wakeup::Schedules`].
-pub(in crate::store) const SCHEDULES: &str = "schedules";
+const SCHEDULES: &str = "schedules";
 
 /// Wakes the dispatcher: a dedicated LISTEN connection that reconnects by itself.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Wakeups {
 }
 
 /// What a wake-up says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wakeup {
     /// Something may be ready to be claimed.
     Work,
