@@ -118,6 +118,17 @@ pub enum OnLost {
     Fail,
 }
 
+impl OnLost {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// When the history of a synchronous call is on disk in the database. Accepted asynchronous work always is before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]

@@ -1,18 +1,22 @@
 //! Accepting asynchronous work: delivery, dedup keys, invocations and queue rows in one transaction.
 
-use serde_json::Value;
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use super::current::Current;
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
-use super::queue::Wakeup;
+use super::queue::at_once::AtOnce;
+use super::queue::{Claimed, Wakeup};
 use super::spill::Placed;
-use super::text::{clean, count, json, noun, word};
+use super::text::{clean, count, json, noun};
 use super::{Store, StoreError, answered};
-use crate::clock::{self, Timestamp};
+use crate::clock;
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
-use crate::id::{DeliveryId, InvocationId};
+use crate::id::{DeliveryId, ExecutionId, InvocationId};
+use crate::manifest::{Manifest, OnLost, Reset};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::unit::{ByteSize, Span};
 
@@ -21,12 +25,21 @@ const LONGEST_KEY: usize = 255;
 
 /// What a function's revision says about work for it.
 struct Plan {
-    revision: String,
-    reset: String,
-    on_lost: String,
-    max_concurrency: i32,
-    memory: Value,
-    max_age: Option<String>,
+    revision: RevisionDigest,
+    reset: Reset,
+    on_lost: OnLost,
+    max_concurrency: u32,
+    memory: ByteSize,
+    max_age: Option<Span>,
+    /// The function as this server saw it last, which is still to be checked.
+    known: Option<Arc<Current>>,
+}
+
+impl Plan {
+    fn new(revision: RevisionDigest, manifest: &Manifest, known: Option<Arc<Current>>) -> Self {
+        let Manifest { reset, on_lost, max_concurrency, limits, ref retry, .. } = *manifest;
+        Self { revision, reset, on_lost, max_concurrency, memory: limits.memory, max_age: retry.max_age, known }
+    }
 }
 
 impl Store {
@@ -34,12 +47,35 @@ impl Store {
     ///
     /// A delivery whose invocations are all repeats is recorded with verdict `duplicate`; the cause of its invocations gets its id.
     /// The outer `Err` means that nothing is on record. An unknown function (or a revision that is not one of its namespace) is
-    /// `Ok(Err(name))`: nothing is on record either.
+    /// `Ok(Err(name))`: nothing is on record either. What can start at once here does so.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
-        answered(self.commit(submission)).await
+        answered(async {
+            match (&submission.invocations[..], &submission.delivery) {
+                // One statement is a transaction too.
+                ([invocation], None) if invocation.dedup.is_none() => match self.accept_known(invocation).await? {
+                    Some(submitted) => Ok(Ok(submitted)),
+                    None => self.commit(submission).await,
+                },
+                _ => self.commit(submission).await,
+            }
+        })
+        .await
+    }
+
+    /// Accepts work of a function that is as this server saw it last; `None` if it is not.
+    async fn accept_known(&self, invocation: &NewInvocation) -> Result<Option<Submitted>, StoreError> {
+        let Some(plan) = self.planned(invocation) else { return Ok(None) };
+        let (id, mut at_once) = (InvocationId::new(), self.at_once());
+        let Some(begun) = self.queue(self.pool(), id, invocation, &plan, &mut at_once).await? else { return Ok(None) };
+        if begun.is_none() {
+            self.tell(Wakeup::Work);
+        }
+        at_once.start(begun);
+        let accepted = Accepted { function: invocation.function.clone(), invocation: id, repeated: false };
+        Ok(Some(Submitted { delivery: None, invocations: vec![accepted] }))
     }
 
     async fn commit(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
@@ -48,50 +84,135 @@ impl Store {
         for invocation in &mut invocations {
             invocation.cause.delivery = delivery_id.or(invocation.cause.delivery);
         }
+        let mut at_once = self.at_once();
         let mut tx = self.pool().begin().await?;
         let mut plans = Vec::with_capacity(invocations.len());
         for invocation in &invocations {
-            match plan(&mut tx, invocation).await? {
+            match self.plan(&mut tx, invocation).await? {
                 Some(plan) => plans.push(plan),
                 None => return Ok(Err(invocation.function.clone())),
             }
         }
         let accepted = dedup(&mut tx, &invocations).await?;
-        let fresh: Vec<_> = (accepted.iter().zip(&invocations).zip(&plans))
-            .filter(|((accepted, _), _)| !accepted.repeated)
-            .map(|((accepted, invocation), plan)| (accepted.invocation, invocation, plan))
-            .collect();
-        self.queue(&mut tx, &fresh).await?;
+        let (mut begun, mut waits) = (Vec::new(), false);
+        for ((accepted, invocation), plan) in accepted.iter().zip(&invocations).zip(&plans) {
+            if accepted.repeated {
+                continue;
+            }
+            let id = accepted.invocation;
+            let queued = match self.queue(&mut *tx, id, invocation, plan, &mut at_once).await? {
+                Some(queued) => queued,
+                None => {
+                    // It was deployed anew, or set, since this server looked.
+                    let Some(plan) = on_record(&mut tx, invocation).await? else {
+                        return Ok(Err(invocation.function.clone()));
+                    };
+                    self.queue(&mut *tx, id, invocation, &plan, &mut at_once).await?.flatten()
+                }
+            };
+            waits |= queued.is_none();
+            begun.extend(queued);
+        }
         if let (Some(id), Some(delivery)) = (delivery_id, delivery) {
             let delivery = as_seen(delivery, &accepted);
             let ids: Vec<Uuid> = accepted.iter().map(|accepted| accepted.invocation.uuid()).collect();
             let body = self.place(id.uuid(), delivery.namespace.as_str(), &delivery.body).await?;
             insert_delivery(&mut tx, id, &delivery, &body, &ids).await?;
         }
-        let queued = !fresh.is_empty();
         tx.commit().await?;
-        if queued {
+        if waits {
             self.tell(Wakeup::Work);
         }
+        at_once.start(begun);
         Ok(Ok(Submitted { delivery: delivery_id, invocations: accepted }))
     }
 
-    /// Puts new invocations and their queue rows on record.
+    /// What is known of an invocation's function, if that is the revision it wants.
+    fn planned(&self, invocation: &NewInvocation) -> Option<Plan> {
+        let wanted = invocation.revision.as_ref();
+        let known = self.known(&invocation.namespace, &invocation.function)?;
+        let function = &known.function;
+        let fits = wanted.is_none_or(|wanted| *wanted == function.revision);
+        fits.then(|| Plan::new(function.revision.clone(), &function.manifest, Some(Arc::clone(&known))))
+    }
+
+    /// What an invocation's function says; `None` where there is no such function or no such revision.
+    async fn plan(&self, tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Option<Plan>, StoreError> {
+        match self.planned(invocation) {
+            Some(plan) => Ok(Some(plan)),
+            None => on_record(tx, invocation).await,
+        }
+    }
+
+    /// Puts a new invocation and its queue row on record; claimed, where it can start at once: then its execution and fence are
+    /// returned. `None`: the function is not as it was known, and nothing was done.
     async fn queue(
         &self,
-        tx: &mut PgConnection,
-        fresh: &[(InvocationId, &NewInvocation, &Plan)],
-    ) -> Result<(), StoreError> {
+        to: impl PgExecutor<'_>,
+        id: InvocationId,
+        invocation: &NewInvocation,
+        plan: &Plan,
+        at_once: &mut AtOnce<'_>,
+    ) -> Result<Option<Option<(Uuid, i64)>>, StoreError> {
         let now = clock::now();
-        for (id, invocation, plan) in fresh {
-            // Whoever claims it must have the payload: only where nobody else can, it may be in a file.
-            let payload = match self.is_alone() {
-                true => self.place(id.uuid(), invocation.namespace.as_str(), &invocation.payload).await?,
-                false => Placed::in_row(invocation.payload.clone()),
-            };
-            insert(tx, *id, invocation, &payload, plan, now).await?;
-        }
-        Ok(())
+        // Whoever claims it must have the payload: only where nobody else can, it may be in a file.
+        let payload = match self.is_alone() {
+            true => self.place(id.uuid(), invocation.namespace.as_str(), &invocation.payload).await?,
+            false => Placed::in_row(invocation.payload.clone()),
+        };
+        let oldest = plan.max_age.map(|age| invocation.not_before.unwrap_or(now).max(now) + age.0);
+        let deadline = [invocation.deadline, oldest].into_iter().flatten().min();
+        let content_type = invocation.content_type.as_deref().map(clean);
+        let claimed = |execution| Claimed {
+            invocation: id,
+            execution,
+            namespace: invocation.namespace.clone(),
+            function: invocation.function.clone(),
+            revision: plan.revision.clone(),
+            cause: invocation.cause.clone(),
+            payload: Ok(invocation.payload.clone()),
+            content_type: content_type.as_deref().map(str::to_owned),
+            attempt: 1,
+            fence: 0,
+            created_at: now,
+            due_at: now,
+            priority: invocation.priority,
+            deadline,
+        };
+        let due = invocation.not_before.is_none_or(|moment| moment <= now) && deadline.is_none_or(|over| over > now);
+        let execution = match &plan.known {
+            Some(known) if due => at_once.reserve(&known.function, claimed),
+            _ => None,
+        };
+        let queued = sqlx::query_file_scalar!(
+            "src/store/accept.sql",
+            id.uuid(),
+            invocation.namespace.as_str(),
+            invocation.function.as_str(),
+            plan.revision.as_str(),
+            invocation.cause.kind.as_str(),
+            json(&invocation.cause),
+            content_type.as_deref(),
+            payload.bytes.as_ref(),
+            count(invocation.payload.len() as u64),
+            deadline,
+            now,
+            plan.reset.as_str(),
+            plan.on_lost.as_str(),
+            i32::try_from(plan.max_concurrency).unwrap_or(i32::MAX),
+            count(plan.memory.0),
+            invocation.priority,
+            payload.file.as_deref(),
+            invocation.not_before,
+            plan.known.is_some(),
+            plan.known.as_ref().and_then(|known| known.function.settings.set_at),
+            execution.map(ExecutionId::uuid),
+            self.inner.server,
+            at_once.lease(),
+        )
+        .fetch_optional(to)
+        .await?;
+        Ok(queued.map(|fence| Some((execution?.uuid(), fence?))))
     }
 }
 
@@ -103,13 +224,10 @@ fn as_seen(mut delivery: NewDelivery, accepted: &[Accepted]) -> NewDelivery {
     delivery
 }
 
-/// The revision that an invocation gets; `None` where there is no such function or no such revision.
-async fn plan(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Option<Plan>, StoreError> {
-    let plan = sqlx::query_as!(
-        Plan,
-        r#"SELECT r.digest AS revision, r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
-               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!",
-               r.manifest #>> '{retry,max_age}' AS max_age
+/// What is on record of an invocation's function and revision; `None` where there is none.
+async fn on_record(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Option<Plan>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT r.digest AS "revision: RevisionDigest", r.manifest
            FROM functions f
            JOIN revisions r ON r.namespace = f.namespace AND r.digest = COALESCE($3, f.revision) AND r.manifest ->> 'name' = f.name
            WHERE f.namespace = $1 AND f.name = $2"#,
@@ -119,7 +237,9 @@ async fn plan(tx: &mut PgConnection, invocation: &NewInvocation) -> Result<Optio
     )
     .fetch_optional(tx)
     .await?;
-    Ok(plan)
+    let Some(row) = row else { return Ok(None) };
+    let manifest: Manifest = noun("revisions", &row.revision, row.manifest)?;
+    Ok(Some(Plan::new(row.revision, &manifest, None)))
 }
 
 /// Takes the keys of a submission, all in one order for everybody, so that two submissions never wait for each other in a circle.
@@ -187,52 +307,6 @@ fn stored_key(key: &str) -> String {
         return clean(key).into_owned();
     }
     RevisionDigest::from_sha256(&Sha256::digest(key).into()).as_str().to_owned()
-}
-
-async fn insert(
-    tx: &mut PgConnection,
-    id: InvocationId,
-    invocation: &NewInvocation,
-    payload: &Placed,
-    plan: &Plan,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let content_type = invocation.content_type.as_deref().map(clean);
-    let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
-    let max_age = plan.max_age.as_deref().map(|age| word::<Span>("revisions", &plan.revision, age)).transpose()?;
-    let oldest = max_age.map(|age| invocation.not_before.unwrap_or(now).max(now) + age.0);
-    let deadline = [invocation.deadline, oldest].into_iter().flatten().min();
-    sqlx::query!(
-        "WITH invocation AS (
-           INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions,
-               content_type, payload, payload_size, deadline, created_at, payload_file)
-           VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, 'queued', 0, '{}', $7, $8, $9, $10, $11, $17)
-         )
-         INSERT INTO queue (invocation, namespace, function, revision, cause_kind, reset, on_lost, max_concurrency, memory,
-             priority, not_before, deadline)
-         VALUES ($1, $2, $3, $4, $5, $12, $13, $14, $15, $16, GREATEST(now(), $18), $10)",
-        id.uuid(),
-        invocation.namespace.as_str(),
-        invocation.function.as_str(),
-        plan.revision,
-        invocation.cause.kind.as_str(),
-        json(&invocation.cause),
-        content_type.as_deref(),
-        payload.bytes.as_ref(),
-        count(invocation.payload.len() as u64),
-        deadline,
-        now,
-        plan.reset,
-        plan.on_lost,
-        plan.max_concurrency,
-        count(memory.0),
-        invocation.priority,
-        payload.file.as_deref(),
-        invocation.not_before,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -87,6 +87,11 @@ impl Cache {
         }
     }
 
+    /// What was seen last of a function, however long ago.
+    pub(super) fn known(&self, namespace: &Namespace, name: &FunctionName) -> Option<Arc<Current>> {
+        self.lock().answers.get(&(namespace.clone(), name.clone()))?.current.clone()
+    }
+
     fn has_last(&self, key: &(Namespace, FunctionName)) -> bool {
         self.lock().answers.get(key).is_some_and(|answer| answer.asked.elapsed() < STALE)
     }

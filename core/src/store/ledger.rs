@@ -24,6 +24,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::queue::Claimed;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::engine::NewInvocation;
@@ -161,9 +162,14 @@ impl Ledger {
         batch::submit(&self.starts, start).await
     }
 
+    /// Notes that claimed work is being executed: history gets to know of it a moment later, unless it has ended by then.
+    pub fn claimed(&self, claimed: &Claimed) {
+        self.notes.claimed(claimed);
+    }
+
     /// Notes that an execution runs now. Best effort: the end carries it too, and an execution that ends soon is never noted.
     pub fn running(&self, running: Running) {
-        self.notes.add(running);
+        self.notes.running(running);
     }
 
     /// The execution has ended: that it runs is not to be noted any more.

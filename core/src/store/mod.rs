@@ -87,6 +87,7 @@ struct Inner {
     current: current::Cache,
     news: queue::news::News,
     overdue: queue::cancel::Overdue,
+    starting: queue::at_once::Starting,
     /// Rung when an end was written that somebody is to be told of.
     callbacks: tokio::sync::Notify,
     /// How far the spool of this server has been written.
@@ -136,6 +137,7 @@ impl Store {
                 current: current::Cache::default(),
                 news: queue::news::News::default(),
                 overdue: queue::cancel::Overdue::default(),
+                starting: queue::at_once::Starting::default(),
                 callbacks: tokio::sync::Notify::new(),
                 progress: Arc::default(),
             }),

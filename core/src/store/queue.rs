@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  accept ──► waiting ──claim──► claimed ──finish──► gone
-//!                ▲                  │
+//!     │          ▲                  │ ▲
+//!     └──────────┼─── at once ──────┼─┘
 //!                └── lease is over, or the execution was lost, and `on_lost = "retry"`
 //! ```
 //! Every transaction that touches a row of the queue locks that row first, and only then the invocation and the execution.
 
+pub mod at_once;
 pub(super) mod cancel;
 mod claim;
 mod lost;
@@ -19,6 +21,7 @@ pub use wakeup::{Wakeup, Wakeups};
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::{Store, StoreError, answered};
 use crate::cause::Cause;
@@ -52,12 +55,12 @@ pub struct Room {
     pub namespaces: Vec<(Namespace, f64, f64)>,
 }
 
-/// Claimed work: an execution of it, state `starting`, is on record since the claim.
+/// Claimed work. That it has begun is on record in the queue alone, until it ends or is noted.
 #[derive(Debug, Clone)]
 pub struct Claimed {
     /// The invocation.
     pub invocation: InvocationId,
-    /// The execution that the claim made.
+    /// The execution that is to be made of it.
     pub execution: ExecutionId,
     /// Owner.
     pub namespace: Namespace,
@@ -94,6 +97,12 @@ pub struct Expired {
     pub execution: ExecutionId,
     /// Whether it was queued again.
     pub retried: bool,
+}
+
+/// The least id that is made at `moment`.
+fn first_id(moment: Timestamp) -> Uuid {
+    let millis = u128::try_from(moment.timestamp_millis()).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
 }
 
 impl Store {

@@ -61,8 +61,9 @@ async fn work_past_its_deadline_expires_instead_of_starting() {
 #[tokio::test]
 async fn removing_a_function_cancels_what_waits_and_leaves_what_runs() {
     let (_db, store) = db_with_function().await;
+    let (ledger, _tasks) = ledger(&store);
     let runs = accept(&store, invocation("f")).await;
-    claim_one(&store, "one").await;
+    noted(&store, &ledger, &[claim_one(&store, "one").await]).await;
     let waits = accept(&store, invocation("f")).await;
     assert!(store.current(&ns(), &name("f")).await.unwrap().is_some());
     assert!(store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap());

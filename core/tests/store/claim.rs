@@ -40,7 +40,14 @@ async fn two_servers_never_claim_the_same_work() {
     assert!(claimed.iter().all(|claimed| claimed.attempt == 1 && claimed.payload.as_deref() == Ok(&b"\0\xffraw"[..])));
     assert_eq!(one.queue_depth().await.unwrap(), (0, 300));
     let read = get(&one, claimed[0].invocation).await;
-    assert_eq!((read.state, read.attempts, read.executions), (InvocationState::Running, 1, vec![claimed[0].execution]));
+    assert_eq!((read.state, read.attempts, read.executions), (InvocationState::Queued, 0, vec![]), "it is not noted yet");
+    let (ledger, _tasks) = ledger(&one);
+    noted(&one, &ledger, &claimed).await;
+    let read = get(&one, claimed[0].invocation).await;
+    assert_eq!((read.attempts, read.executions), (1, vec![claimed[0].execution]));
+    let execution = one.execution(&ns(), claimed[0].execution).await.unwrap().unwrap();
+    assert_eq!((execution.state, execution.attempt), (ExecutionState::Starting, 1));
+    assert_eq!(Some(execution.created_at), execution.id.created_at());
 }
 
 #[tokio::test]
@@ -113,7 +120,7 @@ async fn an_old_fence_writes_nothing() {
     let mut forged = finish(&new, Outcome::ok());
     forged.fence = Some(old.fence);
     assert!(!ledger.finish(forged).await.unwrap());
-    assert_eq!(get(&store, id).await.state, InvocationState::Running);
+    noted(&store, &ledger, &[new.clone()]).await;
 
     assert!(ledger.finish(finish(&new, Outcome::ok())).await.unwrap());
     let read = get(&store, id).await;
@@ -161,7 +168,7 @@ async fn at_boot_what_an_earlier_life_left_is_lost() {
     let call = crate::ledger::call();
     ledger.start(call.clone()).await.unwrap();
     let foreign = accept(&store, invocation("f")).await;
-    claim_one(&store, "two").await;
+    noted(&store, &ledger, &[claim_one(&store, "two").await]).await;
     drop((ledger, tasks));
 
     let reborn = db.store("one").await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use runlet_core::clock::{self, Timestamp};
-use runlet_core::invocation::InvocationState;
 use runlet_core::precondition::Precondition;
 use runlet_core::store::Store;
 use runlet_core::store::cron::{Decision, DueTick, DueTicks, Fate, Live, Schedule};
@@ -85,7 +84,7 @@ async fn held_ones_go_one_after_the_other() {
         assert_eq!(store.release_held().await.unwrap(), left, "the one before is not over");
         let claimed = claim_one(&store, "one").await;
         assert!(store.claim("one", &room(9), LEASE).await.unwrap().is_empty(), "one at a time");
-        assert_eq!(get(&store, claimed.invocation).await.state, InvocationState::Running);
+        noted(&store, &ledger, &[claimed.clone()]).await;
         ledger.finish(finish(&claimed, runlet_core::outcome::Outcome::ok())).await.unwrap();
         store.release_held().await.unwrap();
     }

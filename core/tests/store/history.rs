@@ -22,6 +22,7 @@ async fn executions_are_found_by_every_filter() {
         accept(&store, invocation(function)).await;
     }
     let claimed = store.claim("one", &room(9), LEASE).await.unwrap();
+    noted(&store, &ledger, &claimed).await;
     assert!(ledger.finish(finish(&claimed[0], Outcome::ok())).await.unwrap());
     let call = crate::ledger::call();
     ledger.start(call.clone()).await.unwrap();

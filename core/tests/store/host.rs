@@ -202,6 +202,18 @@ pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {
     claimed.pop().expect("work is due")
 }
 
+/// Notes claims, and waits until history knows that they run.
+pub(crate) async fn noted(store: &Store, ledger: &Ledger, claimed: &[Claimed]) {
+    claimed.iter().for_each(|claimed| ledger.claimed(claimed));
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    for claimed in claimed {
+        while get(store, claimed.invocation).await.state != InvocationState::Running {
+            assert!(std::time::Instant::now() < end, "it is not noted");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 pub(crate) async fn get(store: &Store, id: InvocationId) -> Invocation {
     store.invocation(&ns(), id).await.unwrap().expect("it is on record")
 }

@@ -24,6 +24,7 @@ use crate::pool::Handle;
 /// Keeps `transit` until the work is at the gate, or never will be.
 pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: TaskTrackerToken) {
     let live = shared.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence));
+    shared.ledger.claimed(&claimed);
     let manifest = shared.manifests.get(&claimed.namespace, &claimed.revision).await;
     let manifest = match manifest {
         Ok(Some(manifest)) => manifest,

@@ -4,22 +4,28 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Claimed, Room};
+use super::{Claimed, Room, first_id};
+use crate::cause::Cause;
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::store::text::{count, noun};
 use crate::store::{Store, StoreError};
 
+/// History of so long before a claim is read by the claim itself.
+const RECENT: TimeDelta = TimeDelta::hours(1);
+
 impl Store {
     /// Claims work that is due, by fair shares of namespaces and functions, best first of each, for `server`, until `lease` from now; never more than `room` lets start.
     /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
     /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
     /// Work whose deadline is over is passed over; it expires within a moment.
-    /// The claimed invocations become `running`; a new execution row, state `starting`, is made for each.
+    /// A claim is a matter of the queue alone: history gets to know of the execution when it ends, or a moment after the claim
+    /// ([`Ledger::claimed`](crate::store::ledger::Ledger::claimed)).
     ///
     /// # Errors
     /// When the database does not answer.
@@ -38,7 +44,8 @@ impl Store {
         let owners_ahead: Vec<f64> = room.namespaces.iter().map(|(_, ahead, _)| *ahead).collect();
         let weights: Vec<f64> = room.namespaces.iter().map(|(.., weight)| *weight).collect();
         // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
-        let rows = sqlx::query_file_as!(
+        let now = clock::now();
+        let mut rows = sqlx::query_file_as!(
             Row,
             "src/store/queue/claim.sql",
             i64::from(room.executions),
@@ -51,21 +58,53 @@ impl Store {
             count(room.memory),
             room.in_line,
             count(room.total_memory),
-            clock::now(),
             &ahead,
             &owners as &[&str],
             &owners_ahead,
             &weights,
+            first_id(now - RECENT),
+            first_id(now + RECENT),
         )
         .fetch_all(self.hot())
         .await?;
+        self.read_older(&mut rows).await?;
         let mut claimed = Vec::with_capacity(rows.len());
         for mut row in rows {
-            let (bytes, file) = (std::mem::take(&mut row.payload), row.payload_file.take());
+            let Some(cause) = row.cause.take() else {
+                // Its lease will be over, again and again, until it is a dead letter.
+                tracing::error!(invocation.id = %row.invocation, "history has lost an invocation that is queued");
+                continue;
+            };
+            let cause = noun("invocations", &row.invocation, cause)?;
+            let (bytes, file) = (row.payload.take().unwrap_or_default(), row.payload_file.take());
             let payload = self.fetch(row.invocation.uuid(), row.namespace.as_str(), bytes, file.as_deref()).await;
-            claimed.push(row.claimed(payload.map_err(|error| error.to_string()))?);
+            claimed.push(row.claimed(cause, payload.map_err(|error| error.to_string())));
         }
         Ok(claimed)
+    }
+
+    /// Reads of claimed work what the claim has not found among what is recent.
+    async fn read_older(&self, rows: &mut [Row]) -> Result<(), StoreError> {
+        let older: Vec<Uuid> =
+            rows.iter().filter(|row| row.cause.is_none()).map(|row| row.invocation.uuid()).collect();
+        if older.is_empty() {
+            return Ok(());
+        }
+        let found = sqlx::query!(
+            r#"SELECT id AS "id: InvocationId", cause, payload, payload_file, content_type, created_at FROM invocations WHERE id = ANY($1)"#,
+            &older,
+        )
+        .fetch_all(self.hot())
+        .await?;
+        for found in found {
+            let Some(row) = rows.iter_mut().find(|row| row.invocation == found.id) else { continue };
+            row.cause = Some(found.cause);
+            row.payload = Some(found.payload);
+            row.payload_file = found.payload_file;
+            row.content_type = found.content_type;
+            row.created_at = Some(found.created_at);
+        }
+        Ok(())
     }
 
     /// Whether work is due that nobody has claimed.
@@ -120,22 +159,22 @@ struct Row {
     revision: RevisionDigest,
     attempt: i32,
     fence: i64,
-    cause: Value,
-    payload: Vec<u8>,
+    cause: Option<Value>,
+    payload: Option<Vec<u8>>,
     payload_file: Option<String>,
     content_type: Option<String>,
-    created_at: Timestamp,
+    created_at: Option<Timestamp>,
     priority: i16,
     deadline: Option<Timestamp>,
     not_before: Timestamp,
 }
 
 impl Row {
-    fn claimed(self, payload: Result<Bytes, String>) -> Result<Claimed, StoreError> {
-        Ok(Claimed {
+    fn claimed(self, cause: Cause, payload: Result<Bytes, String>) -> Claimed {
+        Claimed {
             invocation: self.invocation,
             execution: self.execution,
-            cause: noun("invocations", &self.invocation, self.cause)?,
+            cause,
             namespace: self.namespace,
             function: self.function,
             revision: self.revision,
@@ -143,10 +182,10 @@ impl Row {
             content_type: self.content_type,
             attempt: self.attempt.unsigned_abs(),
             fence: self.fence,
-            created_at: self.created_at,
+            created_at: self.created_at.unwrap_or(self.not_before),
             priority: self.priority,
             deadline: self.deadline,
             due_at: self.not_before,
-        })
+        }
     }
 }

@@ -2,7 +2,9 @@
 -- so that the backlog of one costs nothing to the others; `head` has those that have a free turn, and `first` puts them in order: only the
 -- first $1 of them can be dealt anything. A share is what the namespace has had more than others, in pieces over its weight, with what goes
 -- before in it; within a namespace the same of functions, within a function the best work is first. `due` locks as much of each
--- as it has turns, `turn`, `fair` and `fitting` count through it, and `slot` deals out the execution ids that the caller made. `claimed` takes it out of the waiting, `begun` and `taken` put it on record.
+-- as it has turns, `turn`, `fair` and `fitting` count through it, and `slot` deals out
+-- the execution ids that the caller made. `claimed` takes it out of the waiting: history is only read,
+-- and only that of the last hour ($15 to $16), which spares the partitions of all other days: what is older the caller reads for itself.
 WITH RECURSIVE named AS (
   (SELECT q.namespace, q.function FROM queue q WHERE q.lease_until IS NULL ORDER BY q.namespace, q.function LIMIT 1)
   UNION ALL
@@ -17,9 +19,9 @@ WITH RECURSIVE named AS (
       COALESCE(u.ahead, 0) AS ahead, COALESCE(s.ahead, 0) AS owner_ahead, COALESCE(s.weight, 1) AS weight, best.priority, best.not_before,
       best.invocation
   FROM named n
-  LEFT JOIN unnest($5::text[], $6::text[], $7::integer[], $12::float8[]) AS u (namespace, function, executions, ahead)
+  LEFT JOIN unnest($5::text[], $6::text[], $7::integer[], $11::float8[]) AS u (namespace, function, executions, ahead)
     ON u.namespace = n.namespace AND u.function = n.function
-  LEFT JOIN unnest($13::text[], $14::float8[], $15::float8[]) AS s (namespace, ahead, weight) ON s.namespace = n.namespace
+  LEFT JOIN unnest($12::text[], $13::float8[], $14::float8[]) AS s (namespace, ahead, weight) ON s.namespace = n.namespace
   CROSS JOIN LATERAL (
     SELECT q.max_concurrency, q.priority, q.not_before, q.invocation FROM queue q
     WHERE q.namespace = n.namespace AND q.function = n.function
@@ -55,27 +57,19 @@ WITH RECURSIVE named AS (
   FROM fair t
   WINDOW best_first AS (ORDER BY t.share, t.priority DESC, t.not_before, t.invocation)
 ), slot AS (
-  SELECT f.invocation, e.execution
-  FROM fitting f JOIN unnest($4::uuid[]) WITH ORDINALITY AS e (execution, n) ON e.n = f.n
-  WHERE f.memory <= $8::bigint OR (f.n = 1 AND $9)
+  SELECT f.invocation, ($4::uuid[])[f.n] AS execution
+  FROM fitting f
+  WHERE f.n <= cardinality($4::uuid[]) AND (f.memory <= $8::bigint OR (f.n = 1 AND $9))
 ), claimed AS (
   UPDATE queue q
   SET server = $2, lease_until = now() + make_interval(secs => $3), fence = nextval('queue_fence'),
       attempt = q.attempt + 1, execution = s.execution
   FROM slot s WHERE q.invocation = s.invocation
   RETURNING q.*
-), begun AS (
-  INSERT INTO executions (id, invocation, namespace, function, revision, cause_kind, attempt, state, server, reset, created_at)
-  SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, 'starting', server, reset, $11
-  FROM claimed
-), taken AS (
-  UPDATE invocations i
-  SET state = 'running', attempts = c.attempt, executions = i.executions || c.execution
-  FROM claimed c WHERE i.id = c.invocation
-  RETURNING i.id, i.cause, i.payload, i.payload_file, i.content_type, i.created_at
 )
 SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
     c.namespace AS "namespace: Namespace", c.function AS "function: FunctionName", c.revision AS "revision: RevisionDigest",
-    c.attempt, c.fence AS "fence!", t.cause, t.payload, t.payload_file, t.content_type, t.created_at, c.priority, c.deadline, c.not_before
-FROM claimed c JOIN taken t ON t.id = c.invocation
+    c.attempt, c.fence AS "fence!", i.cause AS "cause?", i.payload AS "payload?", i.payload_file, i.content_type,
+    i.created_at AS "created_at?", c.priority, c.deadline, c.not_before
+FROM claimed c LEFT JOIN invocations i ON i.id = c.invocation AND i.id BETWEEN $15 AND $16
 ORDER BY c.priority DESC, c.not_before, c.invocation

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::news::notify;
-use super::{Expired, MAX_LOST, Wakeup, cancel};
+use super::{Expired, MAX_LOST, Wakeup, cancel, first_id};
 use crate::clock::{self, Timestamp};
 use crate::id::{ExecutionId, InvocationId};
 use crate::outcome::{Outcome, OutcomeKind};
@@ -32,6 +32,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn reap_expired(&self) -> Result<Vec<Expired>, StoreError> {
+        self.give_back().await?;
         let mut tx = self.pool().begin().await?;
         let dead = sqlx::query_as!(
             Dead,
@@ -111,12 +112,6 @@ impl Store {
 /// No execution runs longer than its timeout, which is a day at most: older rows need not be looked at.
 const LONGEST: TimeDelta = TimeDelta::days(2);
 
-/// The least id that is made at `moment`.
-fn first_id(moment: Timestamp) -> Uuid {
-    let millis = u128::try_from(moment.timestamp_millis()).unwrap_or_default();
-    Uuid::from_u128(millis << 80)
-}
-
 const WENT_AWAY: &str = "the server went away while it ran";
 
 /// Ends dead claims: execution `lost`; invocation queued again, failed or cancelled.
@@ -124,19 +119,10 @@ async fn lose(tx: &mut PgConnection, dead: &[Dead], why: &str) -> Result<Vec<Exp
     if dead.is_empty() {
         return Ok(Vec::new());
     }
-    let executions: Vec<Uuid> = dead.iter().map(|row| row.execution).collect();
     let (again, over): (Vec<&Dead>, Vec<&Dead>) = dead.iter().partition(|row| row.again);
     let again: Vec<Uuid> = again.into_iter().map(|row| row.invocation).collect();
     let detail = detail(&Outcome::because(OutcomeKind::Lost, why));
-    sqlx::query!(
-        "UPDATE executions SET state = 'lost', outcome = 'lost', detail = $2::text::jsonb, finished_at = $3
-         WHERE id = ANY($1) AND state IN ('starting', 'running')",
-        &executions,
-        detail,
-        clock::now(),
-    )
-    .execute(&mut *tx)
-    .await?;
+    record(tx, dead, detail.as_deref()).await?;
     requeue(tx, &again, detail.as_deref()).await?;
     close(tx, &over, detail.as_deref()).await?;
     let expired = |row: &Dead| Expired {
@@ -145,6 +131,41 @@ async fn lose(tx: &mut PgConnection, dead: &[Dead], why: &str) -> Result<Vec<Exp
         retried: row.again,
     };
     Ok(dead.iter().map(expired).collect())
+}
+
+/// Puts lost executions on record: those that were noted while they ran are there already.
+async fn record(tx: &mut PgConnection, dead: &[Dead], detail: Option<&str>) -> Result<(), StoreError> {
+    let now = clock::now();
+    let invocations: Vec<Uuid> = dead.iter().map(|row| row.invocation).collect();
+    let claimed_at = |row: &Dead| ExecutionId::from(row.execution).created_at().unwrap_or(now);
+    let claimed_at: Vec<Timestamp> = dead.iter().map(claimed_at).collect();
+    sqlx::query!(
+        "WITH lost AS (
+           SELECT q.*, d.claimed_at FROM queue q
+           JOIN unnest($1::uuid[], $4::timestamptz[]) AS d (invocation, claimed_at) ON d.invocation = q.invocation
+           WHERE q.invocation = ANY($1)
+         ), known AS (
+           UPDATE invocations i
+           SET attempts = l.attempt,
+               executions = CASE WHEN l.execution = ANY(i.executions) THEN i.executions ELSE i.executions || l.execution END
+           FROM lost l WHERE i.id = l.invocation AND i.id = ANY($1)
+         )
+         INSERT INTO executions AS x (id, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail,
+             server, reset, created_at, finished_at)
+         SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, 'lost', 'lost', $2::text::jsonb,
+             server, reset, claimed_at, $3
+         FROM lost
+         ON CONFLICT (id) DO UPDATE
+         SET state = 'lost', outcome = 'lost', detail = excluded.detail, finished_at = excluded.finished_at
+         WHERE x.outcome IS NULL",
+        &invocations,
+        detail,
+        now,
+        &claimed_at,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Puts invocations back into the queue, later and later.

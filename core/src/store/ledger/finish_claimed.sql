@@ -1,0 +1,68 @@
+-- Writes the ends of claimed work whose fence holds; returns those. All or nothing. `held` locks the rows of the queue whose claims are
+-- still what the fence says; all the rest follows it. The execution is on record only if it was noted while it ran: its row is made or
+-- completed here. The range ($24 to $25) spares it the partitions that hold no invocation of the batch.
+WITH entry AS (
+  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
+      $17::bigint[], $18::double precision[], $19::timestamptz[], $20::text[], $21::bigint[], $22::bigint[], $23::text[],
+      $27::timestamptz[])
+    AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
+      started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, pause, at, result_file, wait_us, start_us, destination,
+      claimed_at)
+), held AS (
+  SELECT e.*, q.namespace, q.function, q.revision, q.cause_kind, q.attempt, q.server, q.reset,
+      e.pause IS NOT NULL AND NOT q.cancelled
+        AND (e.outcome <> 'lost' OR q.attempt < $26)
+        AND (q.deadline IS NULL OR q.deadline > now() + make_interval(secs => e.pause)) AS again,
+      q.cancelled AND e.outcome <> 'ok' AS cancelled
+  FROM entry e CROSS JOIN LATERAL (
+    -- One probe of the index for each, whatever the planner thinks of the size of the queue.
+    SELECT * FROM queue w WHERE w.invocation = e.invocation AND w.fence = e.fence FOR UPDATE
+  ) q
+), ended AS (
+  SELECT h.*, h.invocation_state IN ('failed', 'expired') AND NOT h.again AND NOT h.cancelled AS dead FROM held h
+), recorded AS (
+  INSERT INTO executions AS x (id, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail, server,
+    start_kind, sandbox, reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at,
+    wait_us, start_us)
+  SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail::jsonb, server,
+    start_kind, sandbox, reset, cpu_us, memory_peak, remains::jsonb, log_bytes, log_dropped, claimed_at, started_at, at,
+    wait_us, start_us
+  FROM ended
+  ON CONFLICT (id) DO UPDATE
+  SET state = excluded.state, outcome = excluded.outcome, detail = excluded.detail,
+      start_kind = COALESCE(excluded.start_kind, x.start_kind), sandbox = COALESCE(excluded.sandbox, x.sandbox),
+      started_at = COALESCE(excluded.started_at, x.started_at), cpu_us = excluded.cpu_us, memory_peak = excluded.memory_peak,
+      remains = excluded.remains, log_bytes = excluded.log_bytes, log_dropped = excluded.log_dropped,
+      finished_at = excluded.finished_at, wait_us = excluded.wait_us, start_us = excluded.start_us
+), closed AS (
+  UPDATE invocations i
+  SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END,
+      outcome = d.outcome, detail = d.detail::jsonb, attempts = d.attempt,
+      executions = CASE WHEN d.execution = ANY(i.executions) THEN i.executions ELSE i.executions || d.execution END,
+      result = d.result, result_type = d.result_type, result_file = d.result_file, dead_letter = d.dead,
+      finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
+  FROM ended d WHERE i.id = d.invocation AND i.id BETWEEN $24 AND $25
+-- Only where something failed, is to be told or is tried again:
+), buried AS (
+  INSERT INTO dead_letters (invocation, namespace, function, outcome, created_at)
+  SELECT invocation, namespace, function, outcome, at FROM ended WHERE dead
+  ON CONFLICT DO NOTHING
+), told AS (
+  INSERT INTO outbox (invocation, namespace, function, event, destination, next_at, created_at)
+  SELECT invocation, namespace, function, CASE WHEN dead THEN 'failed' ELSE 'succeeded' END, destination::jsonb, now(), at
+  FROM ended WHERE destination IS NOT NULL AND (dead OR invocation_state = 'succeeded')
+  ON CONFLICT DO NOTHING
+), requeued AS (
+  UPDATE queue q
+  SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL, not_before = now() + make_interval(secs => d.pause)
+  FROM ended d
+  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE again)) AND d.invocation = q.invocation
+), released AS (
+  UPDATE dedup_keys k SET released = true
+  WHERE k.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE NOT again AND invocation_state <> 'succeeded'))
+-- In any case:
+), gone AS (
+  DELETE FROM queue q WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE NOT again))
+)
+SELECT execution AS "execution!", invocation AS "invocation!", again AS "again!" FROM ended
