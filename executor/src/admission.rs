@@ -258,6 +258,14 @@ impl<T: Handle> Admission<T> {
         Ok((grant.turn, grant.seat))
     }
 
+    /// A turn and a place now, or nothing.
+    pub(crate) fn acquire_at_once(&self, want: &Want) -> Option<(Turn<T>, Seat<T>)> {
+        let (place, effects) = self.0.lock().arrive_at_once(want);
+        self.0.carry_out(effects);
+        let seat = self.0.seat(place?);
+        Some((Turn { key: want.key().cloned(), shared: Arc::clone(&self.0) }, seat))
+    }
+
     /// Waits for another place, for one who has its turn: the place it got is no more. It goes before all others.
     pub(crate) async fn again(&self, want: Want, until: Option<Instant>) -> Result<Seat<T>, Refused> {
         Ok(self.arrive(want, until, true, false, None).await?.seat)

@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use runlet_core::store::StoreError;
@@ -54,6 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Found::Some => Some(Duration::ZERO),
             Found::InVain => Some(IN_VAIN * 2_u32.pow(in_vain)),
         };
+        shared.nothing_waits.store(matches!(found, Found::Nothing), Ordering::Release);
         in_vain = if matches!(found, Found::InVain) { DOUBLINGS.min(in_vain + 1) } else { 0 };
         let from = Instant::now() + pause.unwrap_or_default();
         let freed = async {
@@ -74,6 +76,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Claims as much as can start, and starts it. The last look was `since` ago.
 async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError> {
+    shared.nothing_waits.store(false, Ordering::Release);
     let room = room(shared, since);
     if room.executions == 0 {
         return Ok(Found::Some);

@@ -207,7 +207,7 @@ impl Store {
             plan.known.is_some(),
             plan.known.as_ref().and_then(|known| known.function.settings.set_at),
             execution.map(ExecutionId::uuid),
-            self.inner.server,
+            at_once.server(),
             at_once.lease(),
         )
         .fetch_optional(to)

@@ -40,7 +40,11 @@ async fn two_servers_never_claim_the_same_work() {
     assert!(claimed.iter().all(|claimed| claimed.attempt == 1 && claimed.payload.as_deref() == Ok(&b"\0\xffraw"[..])));
     assert_eq!(one.queue_depth().await.unwrap(), (0, 300));
     let read = get(&one, claimed[0].invocation).await;
-    assert_eq!((read.state, read.attempts, read.executions), (InvocationState::Queued, 0, vec![]), "it is not noted yet");
+    assert_eq!(
+        (read.state, read.attempts, read.executions),
+        (InvocationState::Queued, 0, vec![]),
+        "it is not noted yet"
+    );
     let (ledger, _tasks) = ledger(&one);
     noted(&one, &ledger, &claimed).await;
     let read = get(&one, claimed[0].invocation).await;
@@ -120,7 +124,7 @@ async fn an_old_fence_writes_nothing() {
     let mut forged = finish(&new, Outcome::ok());
     forged.fence = Some(old.fence);
     assert!(!ledger.finish(forged).await.unwrap());
-    noted(&store, &ledger, &[new.clone()]).await;
+    noted(&store, &ledger, std::slice::from_ref(&new)).await;
 
     assert!(ledger.finish(finish(&new, Outcome::ok())).await.unwrap());
     let read = get(&store, id).await;

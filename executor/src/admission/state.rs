@@ -164,21 +164,8 @@ impl<T: Handle, W> Book<T, W> {
         if self.closed {
             return (Arrival::Closed, effects);
         }
-        if has_turn || self.running(&want) < want.most() {
-            let place = match self.reuse(&want) {
-                None if !self.is_short() => self.take_room(&want),
-                place => place,
-            };
-            if let Some(place) = place {
-                if !has_turn {
-                    self.take_turn(&want);
-                }
-                // What it has had now counts against it: somebody else may be first for room.
-                if !self.waiters.is_empty() {
-                    self.pump(None, &mut effects);
-                }
-                return (Arrival::Start(place), effects);
-            }
+        if let Some(place) = self.start_now(&want, has_turn, &mut effects) {
+            return (Arrival::Start(place), effects);
         }
         if counted && self.counted >= self.bounds.waiting {
             let Some(ticket) = self.lines.pushed_out(&want.namespace, &want.who()) else {
@@ -199,6 +186,32 @@ impl<T: Handle, W> Book<T, W> {
         self.waiters.insert(ticket, waiter);
         self.pump(None, &mut effects);
         (Arrival::Wait(ticket), effects)
+    }
+
+    /// Somebody comes who starts now or not at all.
+    pub(super) fn arrive_at_once(&mut self, want: &Want) -> (Option<Place<T>>, Effects<T, W>) {
+        let mut effects = Effects::none();
+        let place = if self.closed { None } else { self.start_now(want, false, &mut effects) };
+        (place, effects)
+    }
+
+    /// A turn and a place, if both are free.
+    fn start_now(&mut self, want: &Want, has_turn: bool, effects: &mut Effects<T, W>) -> Option<Place<T>> {
+        if !has_turn && self.running(want) >= want.most() {
+            return None;
+        }
+        let place = match self.reuse(want) {
+            None if !self.is_short() => self.take_room(want),
+            place => place,
+        }?;
+        if !has_turn {
+            self.take_turn(want);
+        }
+        // What it has had now counts against it: somebody else may be first for room.
+        if !self.waiters.is_empty() {
+            self.pump(None, effects);
+        }
+        Some(place)
     }
 
     /// A waiter gives up; `false` if it waits no more.

@@ -7,6 +7,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use runlet_core::clock;
+use runlet_core::limits::Limits;
+use runlet_core::manifest::Manifest;
 use runlet_core::metric::{self, Stage};
 use runlet_core::outcome::{Outcome, OutcomeKind};
 use runlet_core::store::queue::Claimed;
@@ -15,10 +17,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
 use super::job::Job;
-use super::registry::{Live, Why};
+use super::registry::{Entry, Live, Why};
 use super::run::{Ended, ended_early};
 use crate::admission::{Refused, Seat, Turn};
 use crate::pool::Handle;
+
+/// A turn and a place.
+pub(super) type Granted = (Turn<Handle>, Seat<Handle>);
 
 /// Runs claimed work to its end and puts that on record, under the fence of the claim.
 /// Keeps `transit` until the work is at the gate, or never will be.
@@ -40,9 +45,38 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
             return;
         }
     };
-    let (limits, edition) = shared.limits(&claimed.namespace, &claimed.function, &manifest).await;
+    let limits = shared.limits(&claimed.namespace, &claimed.function, &manifest).await;
     let until =
         claimed.deadline.map(|deadline| Instant::now() + (deadline - clock::now()).to_std().unwrap_or_default());
+    let (job, missing) = job(claimed, manifest, limits);
+    let ended = match missing {
+        None => match shared.admit(&job, &live, until, transit).await {
+            Ok(granted) => shared.run(&job, &live, granted).await,
+            Err(ended) => *ended,
+        },
+        Some(missing) => Ended::before(Outcome::because(OutcomeKind::InitError, format!("the payload: {missing}"))),
+    };
+    shared.conclude(&job, &live, ended).await;
+}
+
+/// The same for work that has its turn and a place already.
+pub(super) async fn run_granted(
+    shared: Arc<Shared>,
+    claimed: Claimed,
+    manifest: Arc<Manifest>,
+    limits: (Limits, i64),
+    live: Entry,
+    granted: Granted,
+) {
+    shared.ledger.claimed(&claimed);
+    drop(metric::timed(Stage::Admission));
+    let (job, _) = job(claimed, manifest, limits);
+    let ended = shared.run(&job, &live, granted).await;
+    shared.conclude(&job, &live, ended).await;
+}
+
+/// The job of a claim; and why its payload is missing, if it is.
+fn job(claimed: Claimed, manifest: Arc<Manifest>, (limits, edition): (Limits, i64)) -> (Job, Option<String>) {
     let (payload, missing) = match claimed.payload {
         Ok(payload) => (payload, None),
         Err(missing) => (Bytes::new(), Some(missing)),
@@ -66,33 +100,30 @@ pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: Ta
         content_type: claimed.content_type,
         pieces: None,
     };
-    let ended = match missing {
-        None => shared.run_job(&job, &live, until, transit).await,
-        Some(missing) => Ended::before(Outcome::because(OutcomeKind::InitError, format!("the payload: {missing}"))),
-    };
-    if live.why() == Some(Why::Disowned) {
-        return;
-    }
-    live.set_ending();
-    let finish = ended.finish(&job, live.why());
-    shared.log_end(&job, &finish);
-    match shared.road(&job).finish(&finish, None, &shared.ended).await {
-        Ok(_) => shared.bell.ring(job.invocation),
-        Err(error) => {
-            tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
-        }
-    }
+    (job, missing)
 }
 
 impl Shared {
-    async fn run_job(&self, job: &Job, live: &Live, until: Option<Instant>, transit: TaskTrackerToken) -> Ended {
-        let (turn, seat) = match self.admit(job, live, until, transit).await {
-            Ok(granted) => granted,
-            Err(ended) => return *ended,
-        };
+    async fn run(&self, job: &Job, live: &Live, (turn, seat): Granted) -> Ended {
         match self.place(job, seat, live).await {
             Ok(placed) => self.execute(job, placed, turn, live).await,
             Err(outcome) => Ended::before(outcome),
+        }
+    }
+
+    /// Puts the end of claimed work on record, if that is still ours to do.
+    async fn conclude(&self, job: &Job, live: &Live, ended: Ended) {
+        if live.why() == Some(Why::Disowned) {
+            return;
+        }
+        live.set_ending();
+        let finish = ended.finish(job, live.why());
+        self.log_end(job, &finish);
+        match self.road(job).finish(&finish, None, &self.ended).await {
+            Ok(_) => self.bell.ring(job.invocation),
+            Err(error) => {
+                tracing::error!(execution.id = %job.execution, %error, "the end of the execution is not on record");
+            }
         }
     }
 
@@ -103,7 +134,7 @@ impl Shared {
         live: &Live,
         until: Option<Instant>,
         transit: TaskTrackerToken,
-    ) -> Result<(Turn<Handle>, Seat<Handle>), Box<Ended>> {
+    ) -> Result<Granted, Box<Ended>> {
         let _timed = metric::timed(Stage::Admission);
         let mut granted = pin!(self.gate.acquire(job.want(), until, false));
         let first = poll_fn(|context| Poll::Ready(granted.as_mut().poll(context))).await;

@@ -93,20 +93,13 @@ impl Job {
 
     /// What it needs to start.
     pub(super) fn want(&self) -> Want {
-        Want {
-            namespace: self.namespace.clone(),
-            priority: self.priority,
-            invocation: Some(self.invocation),
-            function: Some((self.function_key(), self.manifest.max_concurrency)),
-            reuse: self.is_warm().then(|| self.sandbox_key()),
-            slots: self.manifest.concurrency,
-            memory: self.limits.memory.0,
-        }
+        let want = want(self.function_key(), &self.revision, &self.manifest, &self.limits);
+        Want { priority: self.priority, invocation: Some(self.invocation), ..want }
     }
 
     /// Whether a sandbox may serve it that has served its revision before, and may serve others after it.
     pub(super) fn is_warm(&self) -> bool {
-        self.manifest.reset != Reset::Fresh && self.manifest.runtime.stays()
+        is_warm(&self.manifest)
     }
 
     /// What a start in a sandbox is that has served its revision before.
@@ -241,6 +234,24 @@ impl Job {
         }
         facts
     }
+}
+
+/// What an execution of a function needs to start.
+pub(super) fn want(function: FunctionKey, revision: &RevisionDigest, manifest: &Manifest, limits: &Limits) -> Want {
+    let namespace = function.0.clone();
+    Want {
+        reuse: is_warm(manifest).then(|| (namespace.clone(), revision.clone())),
+        namespace,
+        priority: 0,
+        invocation: None,
+        function: Some((function, manifest.max_concurrency)),
+        slots: manifest.concurrency,
+        memory: limits.memory.0,
+    }
+}
+
+fn is_warm(manifest: &Manifest) -> bool {
+    manifest.reset != Reset::Fresh && manifest.runtime.stays()
 }
 
 /// The context of a call as runners and programs get it (docs/guide/protocol.md).

@@ -3,9 +3,11 @@
 //! ```text
 //!  call ──► admission ──► start on record ──► sandbox ──► code ──► output, then end on record ──► answer
 //!  submit ► queue ► claim (dispatch) ► admission ───────► sandbox ──► ...                        (fenced)
+//!     └─── admission ► queue, claimed ───────────────────────┘                                   (at once)
 //! ```
 //! Nothing is answered before it is on record (see [`Road`] for where that is). Whoever goes away does not end what runs. The engine refuses to know how requests arrive and how a sandbox is made.
 
+mod at_once;
 mod backlog;
 mod bell;
 mod body;
@@ -30,6 +32,7 @@ mod stop;
 mod verbs;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use runlet_core::store::Store;
 use runlet_core::store::ledger::Ledger;
@@ -44,6 +47,7 @@ use crate::lease::Leases;
 use crate::pool::{Gate, Pool};
 use crate::revisions::Revisions;
 use crate::stems::Stems;
+use at_once::Desk;
 use backlog::Backlog;
 use bell::Bell;
 use keep::Keeper;
@@ -74,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Something may be ready to be claimed.
     pub(crate) nudge: Notify,
+    /// The last look at the queue found nothing that is due, and nobody has told of any since.
+    pub(crate) nothing_waits: AtomicBool,
     /// No new work.
     pub(crate) stopping: CancellationToken,
     host: Host,
@@ -122,6 +128,7 @@ impl LocalEngine {
             configuring: tokio::sync::Mutex::default(),
             registry: Arc::default(),
             nudge: Notify::new(),
+            nothing_waits: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             ended,
             ready: watch::Sender::new(false),
@@ -136,6 +143,7 @@ impl LocalEngine {
             tasks,
         };
         let shared = Arc::new(shared);
+        shared.store.start_with(Arc::new(Desk::new(&shared)));
         services::start(&shared);
         Arc::new(Self { shared })
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use runlet_core::clock;
@@ -87,7 +88,10 @@ async fn listen(shared: Arc<Shared>) {
         };
         loop {
             match wakeups.next().await {
-                Wakeup::Work => shared.nudge.notify_one(),
+                Wakeup::Work => {
+                    shared.nothing_waits.store(false, Ordering::Release);
+                    shared.nudge.notify_one();
+                }
                 Wakeup::Cancel(invocation) => shared.cancel_here(invocation),
                 Wakeup::Done(invocation) => shared.bell.ring(invocation),
                 Wakeup::Schedules | Wakeup::Messages(..) => {}

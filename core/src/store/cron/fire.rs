@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,27 +10,32 @@ use uuid::Uuid;
 use super::{Decision, DueTicks, Fate, Fired, Live};
 use crate::cause::{Cause, CauseKind};
 use crate::clock::{self, Timestamp};
-use crate::id::{InvocationId, TriggerId};
+use crate::id::{ExecutionId, InvocationId, TriggerId};
 use crate::invocation::InvocationState;
-use crate::name::{FunctionName, Namespace};
-use crate::store::queue::Wakeup;
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::store::queue::at_once::AtOnce;
 use crate::store::queue::cancel::close_waiting;
 use crate::store::queue::news::notify;
+use crate::store::queue::{Claimed, Wakeup};
 use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
 use crate::unit::{ByteSize, Span};
+
+/// Content type of what an invocation of a schedule is given.
+const JSON: &str = "application/json";
 
 /// A schedule that is ours to fire: its row is locked, and its cursor is where it was expected.
 struct Held {
     trigger: TriggerId,
     namespace: Namespace,
     function: FunctionName,
-    revision: String,
+    revision: RevisionDigest,
     reset: String,
     on_lost: String,
     max_concurrency: i32,
     memory: Value,
     max_age: Option<String>,
+    set_at: Option<Timestamp>,
     running: i64,
     held: i64,
 }
@@ -50,6 +56,7 @@ impl Store {
         let ours = lock(&mut tx, due).await?;
         let by_trigger: HashMap<TriggerId, &DueTicks> = due.iter().map(|due| (due.trigger, due)).collect();
         let mut columns = Columns::default();
+        let mut at_once = self.at_once();
         let mut fired = Vec::with_capacity(ours.len());
         let mut cancelled = Vec::new();
         for schedule in &ours {
@@ -59,16 +66,17 @@ impl Store {
             if decision.cancel {
                 cancelled.push(schedule.trigger.uuid());
             }
-            fired.push(columns.add(schedule, due, &decision)?);
+            fired.push(columns.add(schedule, due, &decision, &mut at_once)?);
         }
         if !cancelled.is_empty() {
             cancel_runs(&mut tx, &cancelled).await?;
         }
-        let made = columns.write(&mut tx).await?;
+        let made = columns.write(&mut tx, &at_once).await?;
         tx.commit().await?;
-        if made {
+        if made.iter().any(Option::is_none) {
             self.tell(Wakeup::Work);
         }
+        at_once.start(made.into_iter().flatten());
         Ok(fired)
     }
 }
@@ -92,14 +100,15 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, Stor
            ), plan AS MATERIALIZED (
              SELECT f.namespace, f.name, r.digest AS revision, r.manifest ->> 'reset' AS reset, r.manifest ->> 'on_lost' AS on_lost,
                  (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory,
-                 r.manifest #>> '{retry,max_age}' AS max_age
+                 r.manifest #>> '{retry,max_age}' AS max_age, o.set_at
              FROM named n
              JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
              JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+             LEFT JOIN function_settings o ON o.namespace = f.namespace AND o.function = f.name
            )
            SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
-               p.revision, p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
-               p.max_age,
+               p.revision AS "revision: RevisionDigest", p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
+               p.max_age, p.set_at AS "set_at?",
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before < 'infinity') AS "running!",
                (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before = 'infinity') AS "held!"
            FROM d
@@ -154,19 +163,28 @@ struct Columns<'a> {
     max_concurrency: Vec<i32>,
     memory: Vec<i64>,
     max_age: Vec<Option<f64>>,
+    executions: Vec<Option<Uuid>>,
     moved: Vec<Uuid>,
     cursors: Vec<Timestamp>,
 }
 
 impl<'a> Columns<'a> {
-    fn add(&mut self, schedule: &'a Held, due: &'a DueTicks, decision: &Decision) -> Result<Fired, StoreError> {
+    fn add(
+        &mut self,
+        schedule: &'a Held,
+        due: &'a DueTicks,
+        decision: &Decision,
+        at_once: &mut AtOnce<'_>,
+    ) -> Result<Fired, StoreError> {
+        let known = at_once.known(&schedule.namespace, &schedule.function, &schedule.revision, schedule.set_at);
+        let now = clock::now();
         let memory: ByteSize = noun("revisions", &schedule.revision, schedule.memory.clone())?;
         let max_age = schedule.max_age.as_deref();
         let max_age = max_age.map(|age| word::<Span>("revisions", &schedule.revision, age)).transpose()?;
         let mut fired = Fired { trigger: due.trigger, invocations: 0, held: 0 };
-        let missed = due.missed.iter().map(|at| (*at, Fate::Missed, 0.0, &[][..]));
+        let missed = due.missed.iter().map(|at| (*at, Fate::Missed, 0.0, None));
         let decided = due.ticks.iter().zip(&decision.fates);
-        let decided = decided.map(|(tick, fate)| (tick.at, *fate, tick.delay.as_secs_f64(), tick.body.as_ref()));
+        let decided = decided.map(|(tick, fate)| (tick.at, *fate, tick.delay.as_secs_f64(), Some(&tick.body)));
         for (at, fate, delay, body) in missed.chain(decided) {
             fired.invocations += u32::from(fate.runs());
             fired.held += u32::from(fate == Fate::Held);
@@ -174,12 +192,36 @@ impl<'a> Columns<'a> {
             self.namespaces.push(schedule.namespace.as_str());
             self.fires_at.push(at);
             self.fates.push(fate.as_str());
-            self.invocations.push(fate.runs().then(|| InvocationId::new().uuid()));
+            let invocation = InvocationId::new();
+            let cause = Cause { trigger: Some(due.trigger), ..Cause::of_kind(CauseKind::Cron) };
+            let causes = json(&cause);
+            let claimed = |execution| Claimed {
+                invocation,
+                execution,
+                namespace: schedule.namespace.clone(),
+                function: schedule.function.clone(),
+                revision: schedule.revision.clone(),
+                cause,
+                payload: Ok(body.cloned().unwrap_or_default()),
+                content_type: Some(JSON.to_owned()),
+                attempt: 1,
+                fence: 0,
+                created_at: now,
+                due_at: now,
+                priority: 0,
+                deadline: max_age.map(|age| now + age.0),
+            };
+            let execution = match &known {
+                Some(known) if fate == Fate::Fired && delay == 0.0 => at_once.reserve(&known.function, claimed),
+                _ => None,
+            };
+            self.executions.push(execution.map(ExecutionId::uuid));
+            self.invocations.push(fate.runs().then(|| invocation.uuid()));
             self.delays.push(delay);
-            self.causes.push(json(&Cause { trigger: Some(due.trigger), ..Cause::of_kind(CauseKind::Cron) }));
-            self.payloads.push(body);
+            self.causes.push(causes);
+            self.payloads.push(body.map_or(&[], Bytes::as_ref));
             self.functions.push(schedule.function.as_str());
-            self.revisions.push(&schedule.revision);
+            self.revisions.push(schedule.revision.as_str());
             self.resets.push(&schedule.reset);
             self.on_lost.push(&schedule.on_lost);
             self.max_concurrency.push(schedule.max_concurrency);
@@ -191,9 +233,9 @@ impl<'a> Columns<'a> {
         Ok(fired)
     }
 
-    /// Returns whether any invocation was made.
-    async fn write(&self, tx: &mut PgConnection) -> Result<bool, StoreError> {
-        let made = sqlx::query_file_scalar!(
+    /// Returns for each invocation that was made its execution and fence, if it is claimed.
+    async fn write(&self, tx: &mut PgConnection, at_once: &AtOnce<'_>) -> Result<Vec<Option<(Uuid, i64)>>, StoreError> {
+        let made = sqlx::query_file!(
             "src/store/cron/fire.sql",
             &self.triggers,
             &self.namespaces as &[&str],
@@ -213,9 +255,12 @@ impl<'a> Columns<'a> {
             &self.moved,
             &self.cursors,
             &self.max_age as &[Option<f64>],
+            &self.executions as &[Option<Uuid>],
+            at_once.server(),
+            at_once.lease(),
         )
         .fetch_all(tx)
         .await?;
-        Ok(!made.is_empty())
+        Ok(made.into_iter().map(|row| row.execution.zip(row.fence)).collect())
     }
 }

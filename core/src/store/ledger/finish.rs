@@ -197,7 +197,8 @@ fn shorter(entries: &[&Finish]) -> Option<String> {
         let first = days.next()?;
         days.all(|day| day == first).then(|| first.format("%Y%m%d"))
     };
-    let (executions, invocations) = (one_day(|entry| entry.execution.uuid())?, one_day(|entry| entry.invocation.uuid())?);
+    let (executions, invocations) =
+        (one_day(|entry| entry.execution.uuid())?, one_day(|entry| entry.invocation.uuid())?);
     let well = entries.iter().all(|entry| entry.outcome.is_ok() && entry.tell.is_none());
     let sql = match (SQL.split_once("-- Only where"), SQL.split_once("-- In any case:\n")) {
         (Some((before, _)), Some((_, after))) if well => format!("{before}{after}"),

@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::{PRIORITIES, QueueKey, lock_keys, lock_of, promote};
 use crate::cause::Cause;
 use crate::clock::{self, Timestamp};
-use crate::id::{InvocationId, MessageId, TriggerId};
+use crate::id::{ExecutionId, InvocationId, MessageId, TriggerId};
 use crate::manifest::QueueTrigger;
-use crate::name::{FunctionName, Namespace};
-use crate::store::queue::Wakeup;
+use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::store::queue::at_once::AtOnce;
+use crate::store::queue::{Claimed, Wakeup};
 use crate::store::text::{clean, count, json, noun};
 use crate::store::{Store, StoreError};
 use crate::unit::ByteSize;
@@ -121,11 +122,12 @@ pub struct Taken {
 struct Plan {
     trigger: TriggerId,
     function: FunctionName,
-    revision: String,
+    revision: RevisionDigest,
     reset: String,
     on_lost: String,
     max_concurrency: i32,
     memory: Value,
+    set_at: Option<Timestamp>,
     live: i64,
     oldest: Option<Uuid>,
 }
@@ -181,18 +183,19 @@ impl Store {
         }
         let candidates = candidates(&mut tx, queue, hints, limit).await?;
         let choice = choose(&candidates, &free);
-        let done = write(&mut tx, queue, &plans, &candidates, &choice).await?;
-        if !done {
+        let mut at_once = self.at_once();
+        let Some(begun) = write(&mut tx, queue, &plans, &candidates, &choice, &mut at_once).await? else {
             // Somebody has removed one of them: as if nothing had been.
             tx.rollback().await?;
             return Ok(Some(Taken { more: true, ..Taken::default() }));
-        }
+        };
         tx.commit().await?;
         hints.live = plans.iter().filter_map(|plan| plan.oldest).min().unwrap_or(hints.live);
         let gone = hints.raise(&candidates, &choice);
-        if !choice.batches.is_empty() {
+        if begun.len() < choice.batches.len() {
             self.tell(Wakeup::Work);
         }
+        at_once.start(begun);
         Ok(Some(Taken {
             invocations: choice.batches.len(),
             unwanted: choice.unwanted.len(),
@@ -270,14 +273,16 @@ async fn plans(tx: &mut PgConnection, triggers: &[(TriggerId, u32)], oldest: Uui
     let ids: Vec<Uuid> = triggers.iter().map(|(id, _)| id.uuid()).collect();
     let plans = sqlx::query_as!(
         Plan,
-        r#"SELECT t.id AS "trigger: TriggerId", f.name AS "function: FunctionName", r.digest AS revision,
+        r#"SELECT t.id AS "trigger: TriggerId", f.name AS "function: FunctionName", r.digest AS "revision: RevisionDigest",
                r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
                (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!",
+               o.set_at AS "set_at?",
                (SELECT count(*) FROM queue q WHERE q.trigger = t.id AND q.invocation >= $2) AS "live!",
                (SELECT q.invocation FROM queue q WHERE q.trigger = t.id AND q.invocation >= $2 ORDER BY q.invocation LIMIT 1) AS oldest
            FROM triggers t
            JOIN functions f ON f.namespace = t.namespace AND f.name = t.function
            JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+           LEFT JOIN function_settings o ON o.namespace = f.namespace AND o.function = f.name
            WHERE t.id = ANY($1)"#,
         &ids,
         oldest,
@@ -331,18 +336,19 @@ async fn candidates(
         .collect()
 }
 
-/// Puts a choice on record; `false` if a message is not there any more.
+/// Puts a choice on record. Returns the executions and fences of what was claimed with it; `None` if a message is not there any more.
 async fn write(
     tx: &mut PgConnection,
     (namespace, queue): &QueueKey,
     plans: &[Plan],
     candidates: &[Candidate],
     choice: &Choice,
-) -> Result<bool, StoreError> {
+    at_once: &mut AtOnce<'_>,
+) -> Result<Option<Vec<(Uuid, i64)>>, StoreError> {
     let mut columns = Columns::default();
     for batch in &choice.batches {
         let Some(plan) = plans.iter().find(|plan| plan.trigger == batch.trigger) else { continue };
-        columns.push(namespace, plan, batch, candidates)?;
+        columns.push(namespace, plan, batch, candidates, at_once)?;
     }
     let named = |place: &usize| candidates.get(*place).map(|candidate| candidate.id.uuid());
     let unwanted: Vec<Uuid> = choice.unwanted.iter().filter_map(named).collect();
@@ -350,13 +356,13 @@ async fn write(
     let reasons: Vec<String> = choice.dead.iter().map(|(_, reason)| clean(reason).into_owned()).collect();
     let expected = columns.messages.len() + unwanted.len() + dead.len();
     if expected == 0 {
-        return Ok(true);
+        return Ok(Some(Vec::new()));
     }
     let over = choice.unwanted.iter().chain(choice.dead.iter().map(|(place, _)| place));
     let keys: Vec<(&Namespace, &str, &str)> =
         over.filter_map(|place| Some((namespace, queue.as_str(), candidates.get(*place)?.key.as_deref()?))).collect();
     lock_keys(tx, keys.iter().map(|(_, _, key)| lock_of(namespace.as_str(), queue, key)).collect()).await?;
-    let done = sqlx::query_file_scalar!(
+    let written = sqlx::query_file!(
         "src/store/message/take.sql",
         &columns.invocations,
         &columns.triggers,
@@ -378,11 +384,15 @@ async fn write(
         &unwanted,
         &dead,
         &reasons,
+        &columns.executions as &[Option<Uuid>],
+        at_once.server(),
+        at_once.lease(),
     )
     .fetch_one(&mut *tx)
     .await?;
     promote(tx, &keys).await?;
-    Ok(usize::try_from(done).ok() == Some(expected))
+    let done = usize::try_from(written.done).ok() == Some(expected);
+    Ok(done.then(|| written.executions.into_iter().zip(written.fences).collect()))
 }
 
 /// Invocations and their messages, column by column.
@@ -401,6 +411,7 @@ struct Columns<'a> {
     on_lost: Vec<&'a str>,
     max_concurrency: Vec<i32>,
     memory: Vec<i64>,
+    executions: Vec<Option<Uuid>>,
     messages: Vec<Uuid>,
     of_invocation: Vec<Uuid>,
     of_trigger: Vec<Uuid>,
@@ -413,19 +424,42 @@ impl<'a> Columns<'a> {
         plan: &'a Plan,
         batch: &'a Batch,
         candidates: &[Candidate],
+        at_once: &mut AtOnce<'_>,
     ) -> Result<(), StoreError> {
         let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
-        let invocation = InvocationId::new().uuid();
+        let (id, now) = (InvocationId::new(), clock::now());
+        let invocation = id.uuid();
         let messages = || batch.messages.iter().filter_map(|place| candidates.get(*place));
+        let priority = messages().map(|message| message.priority).max().unwrap_or(0);
+        let content_type = batch.content_type.as_deref().map(|text| clean(text).into_owned());
+        let known = at_once.known(namespace, &plan.function, &plan.revision, plan.set_at);
+        let claimed = |execution| Claimed {
+            invocation: id,
+            execution,
+            namespace: namespace.clone(),
+            function: plan.function.clone(),
+            revision: plan.revision.clone(),
+            cause: batch.cause.clone(),
+            payload: Ok(batch.payload.clone()),
+            content_type: content_type.clone(),
+            attempt: 1,
+            fence: 0,
+            created_at: now,
+            due_at: now,
+            priority,
+            deadline: None,
+        };
+        let execution = known.and_then(|known| at_once.reserve(&known.function, claimed));
+        self.executions.push(execution.map(ExecutionId::uuid));
         self.invocations.push(invocation);
         self.triggers.push(plan.trigger.uuid());
         self.causes.push(json(&batch.cause));
         self.payloads.push(&batch.payload);
-        self.content_types.push(batch.content_type.as_deref().map(|text| clean(text).into_owned()));
-        self.priorities.push(messages().map(|message| message.priority).max().unwrap_or(0));
+        self.content_types.push(content_type);
+        self.priorities.push(priority);
         self.namespaces.push(namespace.as_str());
         self.functions.push(plan.function.as_str());
-        self.revisions.push(&plan.revision);
+        self.revisions.push(plan.revision.as_str());
         self.resets.push(&plan.reset);
         self.on_lost.push(&plan.on_lost);
         self.max_concurrency.push(plan.max_concurrency);

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{Claimed, Wakeup};
+use crate::clock::Timestamp;
 use crate::id::ExecutionId;
-use crate::name::{FunctionName, Namespace};
+use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::store::current::Current;
 use crate::store::function::Function;
 use crate::store::{Store, StoreError};
@@ -69,6 +70,24 @@ impl AtOnce<'_> {
         let execution = ExecutionId::new();
         self.claims.push((claimed(execution), reserved));
         Some(execution)
+    }
+
+    /// What this server saw last of a function, if that is the revision it has and when it was set last.
+    pub(in crate::store) fn known(
+        &self,
+        namespace: &Namespace,
+        function: &FunctionName,
+        revision: &RevisionDigest,
+        set_at: Option<Timestamp>,
+    ) -> Option<Arc<Current>> {
+        let known = self.store.known(namespace, function)?;
+        let Function { revision: known_revision, settings, .. } = &known.function;
+        (known_revision == revision && settings.set_at == set_at).then_some(known)
+    }
+
+    /// Whose claims they are.
+    pub(in crate::store) fn server(&self) -> &str {
+        &self.store.inner.server
     }
 
     /// Seconds that the claims hold.

@@ -85,8 +85,7 @@ impl Store {
 
     /// Reads of claimed work what the claim has not found among what is recent.
     async fn read_older(&self, rows: &mut [Row]) -> Result<(), StoreError> {
-        let older: Vec<Uuid> =
-            rows.iter().filter(|row| row.cause.is_none()).map(|row| row.invocation.uuid()).collect();
+        let older: Vec<Uuid> = rows.iter().filter(|row| row.cause.is_none()).map(|row| row.invocation.uuid()).collect();
         if older.is_empty() {
             return Ok(());
         }
