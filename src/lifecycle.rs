@@ -40,7 +40,7 @@ use crate::stats::Stats;
 use crate::tls::{self, Certificate, Reloader};
 
 /// Connections to the database.
-const CONNECTIONS: u32 = 16;
+const CONNECTIONS: u32 = 18;
 /// The start is over by then, with what is started ahead.
 const START: Duration = Duration::from_secs(5);
 /// How often the private Postgres is looked at.

@@ -147,7 +147,7 @@ impl Store {
             count(end.log_dropped),
             end.at,
         )
-        .execute(self.hot())
+        .execute(self.hot().pool())
         .await?;
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod error;
 pub mod execution;
 pub mod function;
+mod lane;
 pub mod lease;
 pub mod ledger;
 pub mod log;
@@ -34,10 +35,12 @@ pub use spill::Spill;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::name::Namespace;
+use lane::Lanes;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -59,11 +62,14 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
-/// Connections of [`Inner::steady`]: one for takes and settlements, one for what they would wait for.
+/// Lanes of [`Inner::steady`]: one for takes, one for settlements.
 const STEADY: u32 = 2;
 
-/// Connections of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
+/// Lanes of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
 const HOT: u32 = 3;
+
+/// A connection of a pool that was used so recently is taken as it is. To ask it first whether it lives takes as long as many a statement.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,9 +82,9 @@ struct Inner {
     /// For what must be on disk when the statement returns.
     pool: PgPool,
     /// The same for ends, claims and the spool, which wait for nobody else's connection.
-    hot: PgPool,
+    hot: Lanes,
     /// The same for messages of queues.
-    steady: PgPool,
+    steady: Lanes,
     /// For what may be lost when Postgres itself crashes (never when only the server does): `synchronous_commit` is off.
     relaxed: PgPool,
     options: PgConnectOptions,
@@ -127,9 +133,9 @@ impl Store {
         let share = (connections / 4).clamp(2, 8);
         let store = Self {
             inner: Arc::new(Inner {
-                pool: pool(connections.saturating_sub(share + HOT + STEADY).max(2), durable),
-                hot: pool(HOT, hot.clone()),
-                steady: pool(STEADY, hot),
+                pool: pool(connections.saturating_sub(share + HOT + STEADY + 2).max(2), durable),
+                hot: Lanes::new(pool(HOT + 1, hot.clone()), HOT as usize),
+                steady: Lanes::new(pool(STEADY + 1, hot), STEADY as usize),
                 relaxed: pool(share, relaxed),
                 options,
                 server: server.to_owned(),
@@ -152,12 +158,12 @@ impl Store {
     }
 
     /// The connections of ends and claims: as [`Store::pool`], planned [`BY_KEY`].
-    fn hot(&self) -> &PgPool {
+    fn hot(&self) -> &Lanes {
         &self.inner.hot
     }
 
     /// The connections of takes and settlements of messages: as [`Store::pool`], planned [`BY_KEY`].
-    fn steady(&self) -> &PgPool {
+    fn steady(&self) -> &Lanes {
         &self.inner.steady
     }
 
@@ -192,8 +198,9 @@ impl Store {
     /// Closes all connections, after what is under way on them has ended.
     pub async fn close(&self) {
         self.inner.relaxed.close().await;
-        self.inner.hot.close().await;
-        self.inner.steady.close().await;
+        for lanes in [self.hot(), self.steady()] {
+            lanes.close().await;
+        }
         self.inner.pool.close().await;
     }
 }
@@ -204,7 +211,19 @@ async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Resu
 }
 
 fn pool(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 /// Applies the migrations on a connection of their own: they may take longer than a statement of everyday work.

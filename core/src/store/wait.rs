@@ -19,7 +19,12 @@ pub struct PoolLevel {
 
 impl Store {
     fn pools(&self) -> [(&'static str, &PgPool); 4] {
-        [("durable", self.pool()), ("hot", self.hot()), ("steady", self.steady()), ("relaxed", self.relaxed())]
+        [
+            ("durable", self.pool()),
+            ("hot", self.hot().pool()),
+            ("steady", self.steady().pool()),
+            ("relaxed", self.relaxed()),
+        ]
     }
 
     /// How the pools stand.

@@ -24,6 +24,7 @@ impl Store {
         let (payloads, results) = (self.place_payloads(&starts).await?, self.place_results(&ends).await?);
         let start = start::Columns::of(starts.into_iter(), &payloads);
         let end = finish::Columns::of(ends.into_iter(), &results);
+        let mut lane = self.hot().take().await?;
         let new = sqlx::query_file_scalar!(
             "src/store/ledger/complete.sql",
             &start.invocations,
@@ -60,8 +61,9 @@ impl Store {
             &end.waited as &[Option<i64>],
             &end.started_in as &[Option<i64>],
         )
-        .fetch_all(self.hot())
+        .fetch_all(&mut *lane)
         .await?;
+        lane.keep();
         Ok(new.into_iter().collect())
     }
 

@@ -110,7 +110,10 @@ impl Finishes {
             &columns.waited as &[Option<i64>],
             &columns.started_in as &[Option<i64>],
         );
-        Ok(checked.fetch_all(self.0.hot()).await?.into_iter().collect())
+        let mut lane = self.0.hot().take().await?;
+        let ended = checked.fetch_all(&mut *lane).await?;
+        lane.keep();
+        Ok(ended.into_iter().collect())
     }
 
     async fn end_claimed(&self, entries: &[&Finish]) -> Result<HashSet<Uuid>, StoreError> {
@@ -161,7 +164,10 @@ impl Finishes {
         };
         let ended = match ended {
             Some(ended) => ended,
-            None => checked().map(|row| (row.execution, row.invocation, row.again)).fetch_all(self.0.hot()).await?,
+            None => {
+                let whole = checked().map(|row| (row.execution, row.invocation, row.again));
+                whole.fetch_all(self.0.hot().pool()).await?
+            }
         };
         if columns.tell.iter().any(Option::is_some) {
             self.0.inner.callbacks.notify_one();
@@ -177,7 +183,10 @@ impl Finishes {
     /// The same statement, in fewer words.
     async fn end_shorter(&self, sql: String, arguments: Arguments) -> Result<Vec<EndedRow>, sqlx::Error> {
         let arguments = arguments.map_err(sqlx::Error::Encode)?.unwrap_or_default();
-        sqlx::query_as_with(AssertSqlSafe(sql), arguments).fetch_all(self.0.hot()).await
+        let mut lane = self.0.hot().take().await?;
+        let ended = sqlx::query_as_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *lane).await?;
+        lane.keep();
+        Ok(ended)
     }
 }
 

@@ -33,7 +33,7 @@ impl Write for Starts {
 impl Store {
     /// Writes starts that are on disk when this returns.
     pub(in crate::store) async fn write_starts(&self, starts: &[&CallStart]) -> Result<(), StoreError> {
-        if starts.is_empty() { Ok(()) } else { self.starts(starts, self.hot()).await }
+        if starts.is_empty() { Ok(()) } else { self.starts(starts, self.hot().pool()).await }
     }
 
     /// The payloads of starts, large ones in files.

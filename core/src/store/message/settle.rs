@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{QueueKey, lock_keys, lock_of, promote};
@@ -76,7 +76,7 @@ impl Store {
                WHERE m.invocation IS NOT NULL AND NOT EXISTS (SELECT FROM queue q WHERE q.invocation = m.invocation) LIMIT $1"#,
             MOST,
         );
-        Ok(rows.fetch_all(self.steady()).await?)
+        Ok(rows.fetch_all(self.steady().pool()).await?)
     }
 
     /// Settles the messages of invocations that have ended, as `decide` says, which gives a fate for each message in its order. Those
@@ -91,7 +91,8 @@ impl Store {
         decide: impl Fn(&Ended) -> Vec<Fate> + Send,
     ) -> Result<Vec<QueueKey>, StoreError> {
         let ids: Vec<Uuid> = invocations.iter().map(|id| id.uuid()).collect();
-        let mut tx = self.steady().begin().await?;
+        let mut lane = self.steady().take().await?;
+        let mut tx = lane.begin().await?;
         let mut messages = in_flight(&mut tx, &ids).await?;
         if messages.is_empty() {
             return Ok(Vec::new());
@@ -132,6 +133,7 @@ impl Store {
         queues.sort_unstable();
         queues.dedup();
         tx.commit().await?;
+        lane.keep();
         Ok(queues)
     }
 

@@ -90,6 +90,6 @@ impl Store {
             queue,
             most,
         );
-        Ok(waiting.fetch_one(self.steady()).await?)
+        Ok(waiting.fetch_one(self.steady().pool()).await?)
     }
 }

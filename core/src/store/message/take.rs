@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{PRIORITIES, QueueKey, lock_keys, lock_of, promote};
@@ -165,7 +165,8 @@ impl Store {
         limit: u32,
         choose: impl FnOnce(&[Candidate], &[Free]) -> Choice + Send,
     ) -> Result<Option<Taken>, StoreError> {
-        let mut tx = self.steady().begin().await?;
+        let mut lane = self.steady().take().await?;
+        let mut tx = lane.begin().await?;
         if !lock(&mut tx, queue).await? {
             return Ok(None);
         }
@@ -190,6 +191,7 @@ impl Store {
             return Ok(Some(Taken { more: true, ..Taken::default() }));
         };
         tx.commit().await?;
+        lane.keep();
         hints.live = plans.iter().filter_map(|plan| plan.oldest).min().unwrap_or(hints.live);
         let gone = hints.raise(&candidates, &choice);
         if begun.len() < choice.batches.len() {
@@ -216,7 +218,7 @@ impl Store {
                    AND m.due IS NULL AND NOT m.behind AND m.invocation IS NULL AND m.dead_at IS NULL LIMIT 1) ready
                WHERE q.paused_at IS NULL"#
         )
-        .fetch_all(self.steady())
+        .fetch_all(self.steady().pool())
         .await?;
         Ok(rows.into_iter().map(|row| (row.namespace, row.name)).collect())
     }
@@ -235,12 +237,12 @@ impl Store {
                  RETURNING namespace, queue)
                SELECT DISTINCT namespace AS "namespace: Namespace", queue FROM over"#
         )
-        .fetch_all(self.steady())
+        .fetch_all(self.steady().pool())
         .await?;
         let next = sqlx::query_scalar!(
             r#"SELECT due AS "due!" FROM messages WHERE due IS NOT NULL AND NOT behind AND dead_at IS NULL ORDER BY due LIMIT 1"#
         )
-        .fetch_optional(self.steady())
+        .fetch_optional(self.steady().pool())
         .await?;
         Ok((rows.into_iter().map(|row| (row.namespace, row.queue)).collect(), next))
     }

@@ -148,7 +148,7 @@ impl Store {
             self.inner.server,
             &executions,
         )
-        .execute(self.hot())
+        .execute(self.hot().pool())
         .await?;
         let lease = starting.starter.get().map(|starter| starter.lease()).unwrap_or_default();
         starting.unstarted().retain(|(since, _)| since.elapsed() < lease);

@@ -72,7 +72,7 @@ impl Store {
         if !self.inner.overdue.is_due() {
             return Ok(());
         }
-        let mut tx = self.hot().begin().await?;
+        let mut tx = self.hot().pool().begin().await?;
         let overdue = sqlx::query_scalar!(
             // An array, not `IN`: the connection's plans are nested loops, and the inner query would be run again for each row.
             "DELETE FROM queue WHERE invocation = ANY(ARRAY(

@@ -45,6 +45,7 @@ impl Store {
         let weights: Vec<f64> = room.namespaces.iter().map(|(.., weight)| *weight).collect();
         // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
         let now = clock::now();
+        let mut lane = self.hot().take().await?;
         let mut rows = sqlx::query_file_as!(
             Row,
             "src/store/queue/claim.sql",
@@ -65,8 +66,9 @@ impl Store {
             first_id(now - RECENT),
             first_id(now + RECENT),
         )
-        .fetch_all(self.hot())
+        .fetch_all(&mut *lane)
         .await?;
+        lane.keep();
         self.read_older(&mut rows).await?;
         let mut claimed = Vec::with_capacity(rows.len());
         for mut row in rows {
@@ -93,7 +95,7 @@ impl Store {
             r#"SELECT id AS "id: InvocationId", cause, payload, payload_file, content_type, created_at FROM invocations WHERE id = ANY($1)"#,
             &older,
         )
-        .fetch_all(self.hot())
+        .fetch_all(self.hot().pool())
         .await?;
         for found in found {
             let Some(row) = rows.iter_mut().find(|row| row.invocation == found.id) else { continue };
@@ -111,11 +113,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn work_is_due(&self) -> Result<bool, StoreError> {
+        let mut lane = self.hot().take().await?;
         let due = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM queue WHERE lease_until IS NULL AND not_before <= now()) AS "due!""#
         )
-        .fetch_one(self.hot())
+        .fetch_one(&mut *lane)
         .await?;
+        lane.keep();
         Ok(due)
     }
 
