@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::Scale;
+use crate::ledger::Cycle;
 use crate::table::{self, median};
 use crate::under_test::Server;
 
@@ -47,12 +48,15 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
     bare_table(&pool).await?;
     let jobs = scale.starts * 50;
     let (mut alone, mut shared, mut bare, mut graphile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (cycle, mut ledger) = (Cycle::new(server).await?, Vec::new());
     for _ in 0..scale.rounds {
+        ledger.push(cycle.work_a_second(jobs).await?);
         alone.push(drain(&pool, &ALONE, jobs).await?);
         shared.push(drain(&pool, &SHARED, jobs).await?);
         bare.push(drain_bare(&pool, jobs).await?);
         graphile.extend(drain_graphile(server, jobs).await);
     }
+    cycle.end().await?;
     table::section(
         "Asynchronous no-op work, taken and finished, its row kept",
         &["what", "a second", "of the bare loop"],
@@ -60,6 +64,7 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
     let reference = median(&bare);
     for (what, rates) in [
         ("SKIP LOCKED loop in Rust, batches of 32, one connection (reference)", &bare),
+        ("runlet's ledger alone, batches of 32, an execution on record, no code", &ledger),
         ("runlet: 4 at a time, each in a sandbox, an execution on record", &alone),
         ("runlet: 32 at a time, 8 in a sandbox, an execution on record", &shared),
         ("graphile-worker with localQueue, its row deleted", &graphile),

@@ -15,6 +15,7 @@ mod ci;
 mod cold;
 mod cron;
 mod functions;
+mod ledger;
 mod load;
 mod process;
 mod queue;

@@ -94,6 +94,8 @@ pub struct Finish {
     pub retry: Option<Duration>,
     /// For queued work: its deadline passed before it could start. Its invocation expires.
     pub expired: bool,
+    /// For queued work: it is about messages of a queue.
+    pub of_messages: bool,
     /// For queued work: who is told, if this is the end of the invocation.
     pub tell: Option<Destination>,
     /// When it ended.

@@ -39,6 +39,7 @@ pub(super) use publish::{exists, insert};
 
 pub use admin::{Redrive, Which};
 pub use depth::{Depth, QueueRecord};
+pub(in crate::store) use settle::may_report_failures;
 pub use settle::{Ended, Fate};
 pub use state::{BrokerState, BrokerWord};
 pub use take::{Batch, Candidate, Choice, Consumer, Free, Hints, Taken};

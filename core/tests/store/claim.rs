@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use runlet_core::clock;
 use runlet_core::execution::ExecutionState;
 use runlet_core::invocation::InvocationState;
 use runlet_core::outcome::{Outcome, OutcomeKind};
@@ -188,4 +189,33 @@ async fn at_boot_what_an_earlier_life_left_is_lost() {
     assert_eq!(lost.state, ExecutionState::Lost);
     assert!(lost.outcome.unwrap().error.unwrap().message.contains("server"));
     assert_eq!(claim_one(&reborn, "one").await.attempt, 2);
+}
+
+#[tokio::test]
+async fn work_that_is_days_old_is_claimed_with_all_that_it_says() {
+    let (db, store) = db_with_function().await;
+    let (old, new) = (keyed("f", "k"), invocation("f"));
+    let (old, new) = (accept(&store, old).await, accept(&store, new).await);
+    // As if it had been accepted the day before yesterday.
+    sqlx::query("SELECT runlet_make_partitions(current_date - 2, current_date)").execute(&db.sql).await.unwrap();
+    let id: uuid::Uuid = "00000000-0000-7000-8000-000000000001".parse().unwrap();
+    let moment = clock::now() - chrono::TimeDelta::days(2);
+    let id = uuid::Uuid::from_u128(id.as_u128() | (u128::from(moment.timestamp_millis().unsigned_abs()) << 80));
+    for table in
+        ["UPDATE invocations SET id = $1 WHERE id = $2", "UPDATE queue SET invocation = $1 WHERE invocation = $2"]
+    {
+        sqlx::query(table).bind(id).bind(old.uuid()).execute(&db.sql).await.unwrap();
+    }
+    let claimed = store.claim("one", &room(9), LEASE).await.unwrap();
+    let ids: HashSet<_> = claimed.iter().map(|claimed| claimed.invocation).collect();
+    assert_eq!(ids, HashSet::from([id.into(), new]));
+    for claimed in &claimed {
+        assert_eq!(claimed.payload.as_deref(), Ok(&b"\0\xffraw"[..]));
+        assert_eq!(claimed.content_type.as_deref(), Some("application/json"));
+    }
+    let (ledger, _tasks) = ledger(&store);
+    for claimed in &claimed {
+        assert!(ledger.finish(finish(claimed, Outcome::ok())).await.unwrap());
+        assert_eq!(get(&store, claimed.invocation).await.state, InvocationState::Succeeded);
+    }
 }

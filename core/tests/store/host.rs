@@ -245,6 +245,7 @@ pub(crate) fn finish(claimed: &Claimed, outcome: Outcome) -> Finish {
         log_dropped: 0,
         retry,
         expired: false,
+        of_messages: false,
         tell: None,
         at: clock::now(),
     }

@@ -41,6 +41,7 @@ pub(crate) fn end(start: &CallStart, outcome: Outcome) -> Finish {
         log_dropped: 4,
         retry: None,
         expired: false,
+        of_messages: false,
         tell: None,
         at: clock::now(),
     }

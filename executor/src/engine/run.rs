@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use runlet_core::cause::CauseKind;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::execution::{Remains, StartKind, Usage};
 use runlet_core::manifest::{Durability, RuntimeKind};
@@ -129,6 +130,7 @@ impl Ended {
             fence: job.fence,
             retry: job.again_after(outcome.kind, self.began),
             expired: self.expired,
+            of_messages: job.cause.kind == CauseKind::Queue,
             tell: job.tells(outcome.kind),
             outcome,
             result: self.result.map(|(body, kind)| (body, kind.into())),

@@ -12,7 +12,10 @@ use super::{Finish, Running};
 use crate::clock::Timestamp;
 use crate::execution::{ExecutionState, StartKind};
 use crate::invocation::InvocationState;
+use crate::metric;
+use crate::name::Namespace;
 use crate::outcome::OutcomeKind;
+use crate::store::message::may_report_failures;
 use crate::store::queue::{MAX_LOST, Wakeup};
 use crate::store::spill::{Placed, day_of};
 use crate::store::text::{clean, count, detail, json};
@@ -152,9 +155,10 @@ impl Finishes {
                 greatest(&columns.invocations),
                 MAX_LOST,
                 &columns.claimed_at,
+                &columns.deals,
             )
         };
-        let ended = match shorter(entries) {
+        let rows = match shorter(entries, &columns) {
             Some(sql) => match self.end_shorter(sql, checked().take_arguments()).await {
                 // The day is not there: nothing of it can be ended, which the whole statement says in its own words.
                 Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42P01") => None,
@@ -162,22 +166,18 @@ impl Finishes {
             },
             None => None,
         };
-        let ended = match ended {
-            Some(ended) => ended,
+        let rows = match rows {
+            Some(rows) => rows,
             None => {
-                let whole = checked().map(|row| (row.execution, row.invocation, row.again));
+                let whole = checked()
+                    .map(|row| (row.execution, row.invocation, row.again, row.namespace, row.queue, row.messages));
                 whole.fetch_all(self.0.hot().pool()).await?
             }
         };
         if columns.tell.iter().any(Option::is_some) {
             self.0.inner.callbacks.notify_one();
         }
-        let done: Vec<Uuid> = ended.iter().filter(|(.., again)| !again).map(|row| row.1).collect();
-        self.0.tell_done(&done);
-        if ended.iter().any(|(.., again)| *again) {
-            self.0.tell(Wakeup::Work);
-        }
-        Ok(ended.into_iter().map(|(execution, ..)| execution).collect())
+        Ok(self.0.tell_ends(rows))
     }
 
     /// The same statement, in fewer words.
@@ -190,16 +190,43 @@ impl Finishes {
     }
 }
 
+impl Store {
+    /// Tells of what was ended, and of places that are free in queues. Returns the executions.
+    fn tell_ends(&self, rows: Vec<EndedRow>) -> HashSet<Uuid> {
+        let (mut ended, mut done, mut again) = (HashSet::new(), Vec::new(), false);
+        for row in rows {
+            match row {
+                (Some(execution), Some(invocation), waits, ..) => {
+                    ended.insert(execution);
+                    again |= waits == Some(true);
+                    done.extend((waits == Some(false)).then_some(invocation));
+                }
+                (.., Some(namespace), Some(queue), messages) => {
+                    metric::messages("done", messages.unwrap_or_default().unsigned_abs());
+                    self.tell(Wakeup::Messages(namespace, queue));
+                }
+                _ => {}
+            }
+        }
+        self.tell_done(&done);
+        if again {
+            self.tell(Wakeup::Work);
+        }
+        ended
+    }
+}
+
 /// What the statement is given.
 type Arguments = Result<Option<PgArguments>, sqlx::error::BoxDynError>;
 
-/// What it returns: execution, invocation, whether it is queued again.
-type EndedRow = (Uuid, Uuid, bool);
+/// What it returns: execution, invocation and whether that is queued again; or else namespace and queue, and how many of its messages
+/// were dealt with.
+type EndedRow = (Option<Uuid>, Option<Uuid>, Option<bool>, Option<Namespace>, Option<String>, Option<i64>);
 
 /// The statement for a batch whose ids are all of one day, as nearly every one is: on that day's partitions alone. Over all of history
-/// it costs more with each day that is kept (decision 0015). Where all went well and nobody is to be told, it is without the parts
-/// that would find nothing to do: Postgres prepares each of them all the same, every time.
-fn shorter(entries: &[&Finish]) -> Option<String> {
+/// it costs more with each day that is kept (decision 0015). It is without the parts that would find nothing to do: Postgres prepares
+/// each of them all the same, every time.
+fn shorter(entries: &[&Finish], columns: &Columns<'_>) -> Option<String> {
     const SQL: &str = include_str!("finish_claimed.sql");
     let one_day = |id: fn(&&Finish) -> Uuid| {
         let mut days = entries.iter().map(|entry| day_of(id(entry)));
@@ -209,10 +236,17 @@ fn shorter(entries: &[&Finish]) -> Option<String> {
     let (executions, invocations) =
         (one_day(|entry| entry.execution.uuid())?, one_day(|entry| entry.invocation.uuid())?);
     let well = entries.iter().all(|entry| entry.outcome.is_ok() && entry.tell.is_none());
-    let sql = match (SQL.split_once("-- Only where"), SQL.split_once("-- In any case:\n")) {
-        (Some((before, _)), Some((_, after))) if well => format!("{before}{after}"),
-        _ => SQL.to_owned(),
-    };
+    let deals = columns.deals.contains(&true);
+    let mut sql = String::with_capacity(SQL.len());
+    for part in SQL.split("-- part: ") {
+        let spare =
+            (well && part.starts_with("where something failed")) || (!deals && part.starts_with("where messages"));
+        if !spare {
+            // What is left of the line that names the part is a comment still.
+            sql.push_str(if sql.is_empty() { "" } else { "-- " });
+            sql.push_str(part);
+        }
+    }
     let sql = sql.replace("INTO executions AS x", &format!("INTO executions_{executions} AS x"));
     Some(sql.replace("UPDATE invocations i", &format!("UPDATE invocations_{invocations} i")))
 }
@@ -253,6 +287,8 @@ pub(super) struct Columns<'a> {
     pub(super) at: Vec<Timestamp>,
     /// When the execution was claimed: its id was made then.
     pub(super) claimed_at: Vec<Timestamp>,
+    /// Whether nothing is left to decide about the messages that it was about.
+    pub(super) deals: Vec<bool>,
 }
 
 impl<'a> Columns<'a> {
@@ -292,6 +328,8 @@ impl<'a> Columns<'a> {
         self.pauses.push(finish.retry.map(|pause| pause.as_secs_f64()));
         self.tell.push(finish.tell.as_ref().map(json));
         self.at.push(finish.at);
+        let told = finish.result.as_ref().is_some_and(|(result, _)| may_report_failures(result));
+        self.deals.push(finish.of_messages && finish.outcome.is_ok() && !told);
         self.claimed_at.push(finish.execution.created_at().unwrap_or(finish.at));
     }
 }

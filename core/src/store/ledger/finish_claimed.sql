@@ -1,14 +1,14 @@
 -- Writes the ends of claimed work whose fence holds; returns those. All or nothing. `held` locks the rows of the queue whose claims are
 -- still what the fence says; all the rest follows it. The execution is on record only if it was noted while it ran: its row is made or
--- completed here. The range ($24 to $25) spares it the partitions that hold no invocation of the batch.
+-- completed here. Messages that an invocation was about go with it where nothing is left to decide. The range ($24 to $25) spares it the partitions that hold no invocation of the batch.
 WITH entry AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
       $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],
       $17::bigint[], $18::double precision[], $19::timestamptz[], $20::text[], $21::bigint[], $22::bigint[], $23::text[],
-      $27::timestamptz[])
+      $27::timestamptz[], $28::boolean[])
     AS e (execution, invocation, fence, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
       started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, pause, at, result_file, wait_us, start_us, destination,
-      claimed_at)
+      claimed_at, deals)
 ), held AS (
   SELECT e.*, q.namespace, q.function, q.revision, q.cause_kind, q.attempt, q.server, q.reset,
       e.pause IS NOT NULL AND NOT q.cancelled
@@ -43,7 +43,7 @@ WITH entry AS (
       result = d.result, result_type = d.result_type, result_file = d.result_file, dead_letter = d.dead,
       finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
   FROM ended d WHERE i.id = d.invocation AND i.id BETWEEN $24 AND $25
--- Only where something failed, is to be told or is tried again:
+-- part: where something failed, is to be told or is tried again
 ), buried AS (
   INSERT INTO dead_letters (invocation, namespace, function, outcome, created_at)
   SELECT invocation, namespace, function, outcome, at FROM ended WHERE dead
@@ -61,8 +61,14 @@ WITH entry AS (
 ), released AS (
   UPDATE dedup_keys k SET released = true
   WHERE k.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE NOT again AND invocation_state <> 'succeeded'))
--- In any case:
+-- part: where messages are dealt with. One of a key lets the next one go, which settling sees to.
+), dealt AS (
+  DELETE FROM messages m WHERE m.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE deals)) AND m.key IS NULL
+  RETURNING m.namespace, m.queue
+-- part: always
 ), gone AS (
   DELETE FROM queue q WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE NOT again))
 )
-SELECT execution AS "execution!", invocation AS "invocation!", again AS "again!" FROM ended
+SELECT execution, invocation, again, NULL AS "namespace: Namespace", NULL AS queue, NULL::bigint AS messages FROM ended
+-- part: where messages are dealt with
+UNION ALL SELECT NULL, NULL, NULL, namespace, queue, count(*) FROM dealt GROUP BY namespace, queue

@@ -47,6 +47,9 @@ impl Store {
         remember: Duration,
     ) -> Result<Option<Vec<Published>>, StoreError> {
         answered(async {
+            if messages.iter().all(is_plain) {
+                return self.publish_plain(namespace, queue, messages).await;
+            }
             let mut tx = self.pool().begin().await?;
             if !exists(&mut tx, namespace, queue).await? {
                 return Ok(None);
@@ -60,6 +63,52 @@ impl Store {
         })
         .await
     }
+}
+
+impl Store {
+    /// Publishes messages of which none depends on another: one statement, which looks for nothing but the queue.
+    async fn publish_plain(
+        &self,
+        namespace: &Namespace,
+        queue: &str,
+        messages: &[NewMessage],
+    ) -> Result<Option<Vec<Published>>, StoreError> {
+        let mut columns = Columns::default();
+        let published: Vec<Published> =
+            messages.iter().map(|_| Published { id: MessageId::new(), repeated: false }).collect();
+        for (message, published) in messages.iter().zip(&published) {
+            columns.push(published.id, message, None);
+        }
+        let written = sqlx::query!(
+            "INSERT INTO messages (id, namespace, queue, priority, attributes, content_type, body, published_at, ready_at)
+             SELECT e.id, q.namespace, q.name, e.priority, e.attributes::jsonb, e.content_type, e.body, $8, now()
+             FROM queues q CROSS JOIN unnest($3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::bytea[])
+               AS e (id, priority, attributes, content_type, body)
+             WHERE q.namespace = $1 AND q.name = $2",
+            namespace.as_str(),
+            queue,
+            &columns.ids,
+            &columns.priorities,
+            &columns.attributes,
+            &columns.content_types as &[Option<String>],
+            &columns.bodies as &[&[u8]],
+            clock::now(),
+        )
+        .execute(self.pool())
+        .await?;
+        if written.rows_affected() == 0 && !exists(&mut *self.pool().acquire().await?, namespace, queue).await? {
+            return Ok(None);
+        }
+        if !published.is_empty() {
+            self.tell(Wakeup::Messages(namespace.clone(), queue.to_owned()));
+        }
+        Ok(Some(published))
+    }
+}
+
+/// Whether a message is ready as it comes, whatever there was before.
+fn is_plain(message: &NewMessage) -> bool {
+    message.key.is_none() && message.dedup.is_none() && message.dead.is_none() && message.delay.is_zero()
 }
 
 /// Whether there is such a queue.

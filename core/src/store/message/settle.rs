@@ -21,8 +21,18 @@ use crate::store::{Store, StoreError};
 /// Largest result that is looked into, bytes.
 const RESULT: i32 = 4 << 20;
 
+/// Largest result that is looked through where it comes by, bytes.
+const SHORT: usize = 64 << 10;
+
 /// Most invocations settled at a time.
 const MOST: i64 = 500;
+
+/// Whether a result may say which messages of a batch have failed: then somebody has to read it.
+pub(in crate::store) fn may_report_failures(result: &[u8]) -> bool {
+    let has = |word: &[u8]| result.windows(word.len()).any(|window| window == word);
+    // A key may be spelt with escapes.
+    result.len() > SHORT || has(b"batchItemFailures") || has(b"\\u")
+}
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +102,10 @@ impl Store {
     ) -> Result<Vec<QueueKey>, StoreError> {
         let ids: Vec<Uuid> = invocations.iter().map(|id| id.uuid()).collect();
         let mut lane = self.steady().take().await?;
+        if !any_in_flight(&mut lane, &ids).await? {
+            lane.keep();
+            return Ok(Vec::new());
+        }
         let mut tx = lane.begin().await?;
         let mut messages = in_flight(&mut tx, &ids).await?;
         if messages.is_empty() {
@@ -201,6 +215,12 @@ fn specs(messages: &[InFlight]) -> Result<HashMap<TriggerId, QueueTrigger>, Stor
         }
     }
     Ok(specs)
+}
+
+/// Whether any of these invocations has messages: most have none, or their end has dealt with them.
+async fn any_in_flight(connection: &mut PgConnection, invocations: &[Uuid]) -> Result<bool, StoreError> {
+    let any = sqlx::query_scalar!("SELECT true FROM messages WHERE invocation = ANY($1) LIMIT 1", invocations);
+    Ok(any.fetch_optional(connection).await?.is_some())
 }
 
 async fn in_flight(tx: &mut PgConnection, invocations: &[Uuid]) -> Result<Vec<InFlight>, StoreError> {

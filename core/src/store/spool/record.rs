@@ -243,6 +243,7 @@ fn read_end(head: EndHead<'_>, body: Bytes) -> Said {
         log_dropped: head.log_dropped,
         retry: None,
         expired: false,
+        of_messages: false,
         tell: None,
         at: head.at,
     })
