@@ -143,9 +143,11 @@ async fn what_another_server_has_changed_is_not_started_as_it_was() {
 async fn a_claim_of_which_nobody_knows_whether_it_is_on_record_is_given_back() {
     let (db, store) = db_with_function().await;
     let places = with_places(&store, 0).await;
-    // The statement is prepared from now on: it is sent as a whole.
-    accept(&store, invocation("f")).await;
-    claim_one(&store, "two").await;
+    // On each connection the statement is prepared from now on: it is sent as a whole.
+    for _ in 0..16 {
+        accept(&store, invocation("f")).await;
+    }
+    store.claim("two", &room(16), LEASE).await.unwrap();
     places.free.store(1, Ordering::SeqCst);
     let mut locked = db.sql.begin().await.unwrap();
     sqlx::query("LOCK TABLE queue IN EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
