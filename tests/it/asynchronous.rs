@@ -108,6 +108,29 @@ fn many_at_once_are_all_done() {
 }
 
 #[test]
+fn work_that_starts_at_once_overtakes_none_that_waits() {
+    let host = TestHost::start();
+    host.python("f", "max_concurrency = 1\n", CODE);
+    // The first one makes the sandbox; from then on the server knows the function.
+    let first = host.submit("f", &json!({"sleep": 0}));
+    assert_eq!(host.settled(&first)["state"], "succeeded");
+    let mut ids = Vec::new();
+    for pause in [0.0, 0.02] {
+        ids.extend((0..15).map(|_| host.submit("f", &json!({"sleep": pause}))));
+    }
+    for id in &ids {
+        assert_eq!(host.settled(id)["state"], "succeeded");
+    }
+    let list = host.get("/v1/executions?limit=100");
+    let mut begun: Vec<_> = list["executions"].as_array().unwrap().iter().collect();
+    begun.sort_by_key(|one| one["started_at"].as_str().unwrap().to_owned());
+    let order: Vec<_> = begun.iter().map(|one| one["invocation"].as_str().unwrap()).collect();
+    assert_eq!(order[1..], ids, "in the order in which they were accepted");
+    assert!(begun.iter().all(|one| one["attempt"] == 1));
+    host.finish();
+}
+
+#[test]
 fn work_beyond_a_functions_limit_waits_in_the_queue_unclaimed() {
     let mut host = TestHost::start();
     host.python("f", "max_concurrency = 2\n", CODE);

@@ -62,7 +62,7 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
-/// Lanes of [`Inner::steady`]: one for takes, one for settlements.
+/// Lanes of [`Inner::steady`]: one for takes, one for settlements; ticks use them too.
 const STEADY: u32 = 2;
 
 /// Lanes of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.

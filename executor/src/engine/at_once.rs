@@ -44,7 +44,12 @@ impl Starter for Desk {
         let manifest = shared.manifests.of(function);
         let key = (function.namespace.clone(), function.name.clone());
         let limits = function.limits();
-        let granted = shared.gate.acquire_at_once(&job::want(key, &function.revision, &manifest, &limits))?;
+        let want = job::want(key, &function.revision, &manifest, &limits);
+        let Some(granted) = shared.gate.acquire_at_once(&want) else {
+            // It is going to wait, and what comes after it does not overtake it.
+            shared.nothing_waits.store(false, Ordering::Release);
+            return None;
+        };
         Some(Box::new(Reservation { manifest, limits, edition: function.settings.edition(), granted, shared }))
     }
 
