@@ -23,7 +23,7 @@ esac
 
 mkdir -p docs/verify
 changed=''
-git diff --quiet HEAD -- || changed=' with changes'
+git diff --quiet HEAD -- . ':!docs/verify' || changed=' with changes'
 {
     printf '# %s\n\n' "verify-$name"
     printf 'Commit `%s`%s, %s, %s cores, Linux %s. Made by `make verify-%s`.\n\n' \
