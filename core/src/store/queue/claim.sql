@@ -2,9 +2,9 @@
 -- so that the backlog of one costs nothing to the others; `head` has those that have a free turn, and `first` puts them in order: only the
 -- first $1 of them can be dealt anything. A share is what the namespace has had more than others, in pieces over its weight, with what goes
 -- before in it; within a namespace the same of functions, within a function the best work is first. `due` locks as much of each
--- as it has turns, `turn`, `fair` and `fitting` count through it, and `slot` deals out
--- the execution ids that the caller made. `claimed` takes it out of the waiting: history is only read,
--- and only that of the last hour ($15 to $16), which spares the partitions of all other days: what is older the caller reads for itself.
+-- as it has turns, `turn`, `fair` and `fitting` count through it, and `slot` deals out the execution ids that the caller made. `claimed`
+-- takes it out of the waiting. History is only read, one probe for each, and only that of the last hour ($15 to $16), which spares the
+-- partitions of all other days: what is older the caller reads for itself.
 WITH RECURSIVE named AS (
   (SELECT q.namespace, q.function FROM queue q WHERE q.lease_until IS NULL ORDER BY q.namespace, q.function LIMIT 1)
   UNION ALL
@@ -69,7 +69,9 @@ WITH RECURSIVE named AS (
 )
 SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
     c.namespace AS "namespace: Namespace", c.function AS "function: FunctionName", c.revision AS "revision: RevisionDigest",
-    c.attempt, c.fence AS "fence!", i.cause AS "cause?", i.payload AS "payload?", i.payload_file, i.content_type,
+    c.attempt, c.fence AS "fence!", i.cause AS "cause?", i.payload AS "payload?", i.payload_file AS "payload_file?", i.content_type AS "content_type?",
     i.created_at AS "created_at?", c.priority, c.deadline, c.not_before
-FROM claimed c LEFT JOIN invocations i ON i.id = c.invocation AND i.id BETWEEN $15 AND $16
+FROM claimed c LEFT JOIN LATERAL (
+  SELECT * FROM invocations h WHERE h.id = c.invocation AND h.id BETWEEN $15 AND $16 LIMIT 1
+) i ON true
 ORDER BY c.priority DESC, c.not_before, c.invocation
