@@ -31,8 +31,10 @@ def handle(event, context):
     return event["n"]
 "#;
 
+// Of a server that is killed before it has handed in the event it reads nothing: that is no call of number 0.
 const SHELL: &str = r#"
 n=$(sed 's/.*"n":\([0-9]*\).*/\1/')
+[ -n "$n" ] || exit 1
 : < "/var/task/effects/$(printf %04d "$n")"
 sleep 0.05
 printf %s "$n"

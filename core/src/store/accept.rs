@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::current::Current;
 use super::delivery::{NewDelivery, Verdict, insert_delivery};
-use super::queue::at_once::AtOnce;
-use super::queue::{Claimed, Wakeup};
+use super::queue::Wakeup;
+use super::queue::at_once::{AtOnce, NewWork};
 use super::spill::Placed;
 use super::text::{clean, count, json, noun};
 use super::{Store, StoreError, answered};
 use crate::clock;
 use crate::engine::{Accepted, DedupKey, NewInvocation, Submission, Submitted};
-use crate::id::{DeliveryId, ExecutionId, InvocationId};
+use crate::id::{DeliveryId, InvocationId};
 use crate::manifest::{Manifest, OnLost, Reset};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::unit::{ByteSize, Span};
@@ -163,27 +163,17 @@ impl Store {
         let oldest = plan.max_age.map(|age| invocation.not_before.unwrap_or(now).max(now) + age.0);
         let deadline = [invocation.deadline, oldest].into_iter().flatten().min();
         let content_type = invocation.content_type.as_deref().map(clean);
-        let claimed = |execution| Claimed {
+        let work = || NewWork {
             invocation: id,
-            execution,
-            namespace: invocation.namespace.clone(),
-            function: invocation.function.clone(),
-            revision: plan.revision.clone(),
             cause: invocation.cause.clone(),
-            payload: Ok(invocation.payload.clone()),
+            payload: invocation.payload.clone(),
             content_type: content_type.as_deref().map(str::to_owned),
-            attempt: 1,
-            fence: 0,
-            created_at: now,
-            due_at: now,
             priority: invocation.priority,
             deadline,
         };
         let due = invocation.not_before.is_none_or(|moment| moment <= now) && deadline.is_none_or(|over| over > now);
-        let execution = match &plan.known {
-            Some(known) if due => at_once.reserve(&known.function, claimed),
-            _ => None,
-        };
+        let known = plan.known.as_ref().filter(|_| due);
+        let execution = known.and_then(|known| at_once.reserve(&known.function, work));
         let queued = sqlx::query_file_scalar!(
             "src/store/accept.sql",
             id.uuid(),
@@ -206,13 +196,13 @@ impl Store {
             invocation.not_before,
             plan.known.is_some(),
             plan.known.as_ref().and_then(|known| known.function.settings.set_at),
-            execution.map(ExecutionId::uuid),
+            execution,
             at_once.server(),
             at_once.lease(),
         )
         .fetch_optional(to)
         .await?;
-        Ok(queued.map(|fence| Some((execution?.uuid(), fence?))))
+        Ok(queued.map(|fence| execution.zip(fence)))
     }
 }
 

@@ -35,7 +35,6 @@ pub use spill::Spill;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
@@ -67,9 +66,6 @@ const STEADY: u32 = 2;
 
 /// Lanes of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
 const HOT: u32 = 3;
-
-/// A connection of a pool that was used so recently is taken as it is. To ask it first whether it lives takes as long as many a statement.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -211,19 +207,7 @@ async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Resu
 }
 
 fn pool(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE)
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for >= TRUSTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(options)
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).connect_lazy_with(options)
 }
 
 /// Applies the migrations on a connection of their own: they may take longer than a statement of everyday work.

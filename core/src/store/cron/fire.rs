@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::{Decision, DueTicks, Fate, Fired, Live};
 use crate::cause::{Cause, CauseKind};
 use crate::clock::{self, Timestamp};
-use crate::id::{ExecutionId, InvocationId, TriggerId};
+use crate::id::{InvocationId, TriggerId};
 use crate::invocation::InvocationState;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
-use crate::store::queue::at_once::AtOnce;
+use crate::store::queue::Wakeup;
+use crate::store::queue::at_once::{AtOnce, NewWork};
 use crate::store::queue::cancel::close_waiting;
 use crate::store::queue::news::notify;
-use crate::store::queue::{Claimed, Wakeup};
 use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
 use crate::unit::{ByteSize, Span};
@@ -212,27 +212,16 @@ impl<'a> Columns<'a> {
             let invocation = InvocationId::new();
             let cause = Cause { trigger: Some(due.trigger), ..Cause::of_kind(CauseKind::Cron) };
             let causes = json(&cause);
-            let claimed = |execution| Claimed {
+            let work = || NewWork {
                 invocation,
-                execution,
-                namespace: schedule.namespace.clone(),
-                function: schedule.function.clone(),
-                revision: schedule.revision.clone(),
                 cause,
-                payload: Ok(body.cloned().unwrap_or_default()),
+                payload: body.cloned().unwrap_or_default(),
                 content_type: Some(JSON.to_owned()),
-                attempt: 1,
-                fence: 0,
-                created_at: now,
-                due_at: now,
                 priority: 0,
                 deadline: max_age.map(|age| now + age.0),
             };
-            let execution = match &known {
-                Some(known) if fate == Fate::Fired && delay == 0.0 => at_once.reserve(&known.function, claimed),
-                _ => None,
-            };
-            self.executions.push(execution.map(ExecutionId::uuid));
+            let known = known.as_ref().filter(|_| fate == Fate::Fired && delay == 0.0);
+            self.executions.push(known.and_then(|known| at_once.reserve(&known.function, work)));
             self.invocations.push(fate.runs().then(|| invocation.uuid()));
             self.delays.push(delay);
             self.causes.push(causes);

@@ -13,11 +13,11 @@ use uuid::Uuid;
 use super::{PRIORITIES, QueueKey, lock_keys, lock_of, promote};
 use crate::cause::Cause;
 use crate::clock::{self, Timestamp};
-use crate::id::{ExecutionId, InvocationId, MessageId, TriggerId};
+use crate::id::{InvocationId, MessageId, TriggerId};
 use crate::manifest::QueueTrigger;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
-use crate::store::queue::at_once::AtOnce;
-use crate::store::queue::{Claimed, Wakeup};
+use crate::store::queue::Wakeup;
+use crate::store::queue::at_once::{AtOnce, NewWork};
 use crate::store::text::{clean, count, json, noun};
 use crate::store::{Store, StoreError};
 use crate::unit::ByteSize;
@@ -429,30 +429,21 @@ impl<'a> Columns<'a> {
         at_once: &mut AtOnce<'_>,
     ) -> Result<(), StoreError> {
         let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
-        let (id, now) = (InvocationId::new(), clock::now());
+        let id = InvocationId::new();
         let invocation = id.uuid();
         let messages = || batch.messages.iter().filter_map(|place| candidates.get(*place));
         let priority = messages().map(|message| message.priority).max().unwrap_or(0);
         let content_type = batch.content_type.as_deref().map(|text| clean(text).into_owned());
         let known = at_once.known(namespace, &plan.function, &plan.revision, plan.set_at);
-        let claimed = |execution| Claimed {
+        let work = || NewWork {
             invocation: id,
-            execution,
-            namespace: namespace.clone(),
-            function: plan.function.clone(),
-            revision: plan.revision.clone(),
             cause: batch.cause.clone(),
-            payload: Ok(batch.payload.clone()),
+            payload: batch.payload.clone(),
             content_type: content_type.clone(),
-            attempt: 1,
-            fence: 0,
-            created_at: now,
-            due_at: now,
             priority,
             deadline: None,
         };
-        let execution = known.and_then(|known| at_once.reserve(&known.function, claimed));
-        self.executions.push(execution.map(ExecutionId::uuid));
+        self.executions.push(known.and_then(|known| at_once.reserve(&known.function, work)));
         self.invocations.push(invocation);
         self.triggers.push(plan.trigger.uuid());
         self.causes.push(json(&batch.cause));

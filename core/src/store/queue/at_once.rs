@@ -12,11 +12,13 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Claimed, Wakeup};
-use crate::clock::Timestamp;
-use crate::id::ExecutionId;
+use crate::cause::Cause;
+use crate::clock::{self, Timestamp};
+use crate::id::{ExecutionId, InvocationId};
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::store::current::Current;
 use crate::store::function::Function;
@@ -35,6 +37,16 @@ pub trait Starter: Debug + Send + Sync {
 pub trait Reserved: Debug + Send + Sync {
     /// Starts the work that they were reserved for.
     fn start(self: Box<Self>, claimed: Claimed);
+}
+
+/// Work as it is accepted.
+pub(in crate::store) struct NewWork {
+    pub(in crate::store) invocation: InvocationId,
+    pub(in crate::store) cause: Cause,
+    pub(in crate::store) payload: Bytes,
+    pub(in crate::store) content_type: Option<String>,
+    pub(in crate::store) priority: i16,
+    pub(in crate::store) deadline: Option<Timestamp>,
 }
 
 /// What a store knows of starting at once.
@@ -60,16 +72,30 @@ pub(in crate::store) struct AtOnce<'a> {
 }
 
 impl AtOnce<'_> {
-    /// Reserves what work of a function needs to start; `claimed` is what it will be, without a fence. Returns its execution.
-    pub(in crate::store) fn reserve(
-        &mut self,
-        function: &Function,
-        claimed: impl FnOnce(ExecutionId) -> Claimed,
-    ) -> Option<ExecutionId> {
+    /// Reserves what work of a function needs to start. Returns the execution that is to be made.
+    pub(in crate::store) fn reserve(&mut self, function: &Function, work: impl FnOnce() -> NewWork) -> Option<Uuid> {
         let reserved = self.starter?.reserve(function)?;
-        let execution = ExecutionId::new();
-        self.claims.push((claimed(execution), reserved));
-        Some(execution)
+        let (execution, now) = (ExecutionId::new(), clock::now());
+        let NewWork { invocation, cause, payload, content_type, priority, deadline } = work();
+        let claimed = Claimed {
+            invocation,
+            execution,
+            namespace: function.namespace.clone(),
+            function: function.name.clone(),
+            revision: function.revision.clone(),
+            cause,
+            payload: Ok(payload),
+            content_type,
+            attempt: 1,
+            // The statement gives it one.
+            fence: 0,
+            created_at: now,
+            due_at: now,
+            priority,
+            deadline,
+        };
+        self.claims.push((claimed, reserved));
+        Some(execution.uuid())
     }
 
     /// What this server saw last of a function, if that is the revision it has and when it was set last.
