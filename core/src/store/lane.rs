@@ -8,10 +8,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlx::Connection as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, Postgres};
 
-/// A connection that has waited for longer goes to the pool, which asks it.
+/// A connection that has waited for longer is asked whether it lives.
 const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Connections for the same few users again and again.
@@ -47,12 +48,12 @@ impl Lanes {
     /// A connection. To be [kept](Lane::keep) when all went well.
     pub(super) async fn take(&self) -> Result<Lane<'_>, sqlx::Error> {
         let waiting = self.waiting().pop();
-        let connection = match waiting {
-            Some((connection, since)) if since.elapsed() < TRUSTED => connection,
-            // One that has waited for long goes to the pool, which asks it.
-            _ => self.pool.acquire().await?,
-        };
-        Ok(Lane { lanes: self, connection })
+        if let Some((mut connection, since)) = waiting
+            && (since.elapsed() < TRUSTED || connection.ping().await.is_ok())
+        {
+            return Ok(Lane { lanes: self, connection });
+        }
+        Ok(Lane { lanes: self, connection: self.pool.acquire().await? })
     }
 
     /// Closes all connections, after what is under way on them has ended.
