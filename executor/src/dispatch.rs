@@ -55,7 +55,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Found::Some => Some(Duration::ZERO),
             Found::InVain => Some(IN_VAIN * 2_u32.pow(in_vain)),
         };
-        shared.nothing_waits.store(matches!(found, Found::Nothing), Ordering::Release);
         in_vain = if matches!(found, Found::InVain) { DOUBLINGS.min(in_vain + 1) } else { 0 };
         let from = Instant::now() + pause.unwrap_or_default();
         let freed = async {
@@ -84,7 +83,11 @@ async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError
     let options = &shared.options;
     let claimed = shared.store.claim(&options.server, &room, options.lease).await?;
     if claimed.is_empty() {
-        return Ok(if shared.store.work_is_due().await? { Found::InVain } else { Found::Nothing });
+        if shared.store.work_is_due().await? {
+            return Ok(Found::InVain);
+        }
+        shared.nothing_waits.store(true, Ordering::Release);
+        return Ok(Found::Nothing);
     }
     let plenty = claimed.len() >= room.executions as usize;
     let transit = TaskTracker::new();

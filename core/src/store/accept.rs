@@ -53,14 +53,14 @@ impl Store {
     /// When the database does not answer.
     pub async fn accept(&self, submission: Submission) -> Result<Result<Submitted, FunctionName>, StoreError> {
         answered(async {
-            match (&submission.invocations[..], &submission.delivery) {
-                // One statement is a transaction too.
-                ([invocation], None) if invocation.dedup.is_none() => match self.accept_known(invocation).await? {
-                    Some(submitted) => Ok(Ok(submitted)),
-                    None => self.commit(submission).await,
-                },
-                _ => self.commit(submission).await,
+            // One statement is a transaction too.
+            if let ([invocation], None) = (&submission.invocations[..], &submission.delivery)
+                && invocation.dedup.is_none()
+                && let Some(submitted) = self.accept_known(invocation).await?
+            {
+                return Ok(Ok(submitted));
             }
+            self.commit(submission).await
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! Notes that executions begin and run: written late and together, so that one which ends soon costs nothing.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl Writer {
             }
             let written = self.store.note_claims(&claims).await.unwrap_or_else(|error| {
                 tracing::debug!(error = %error, notes = claims.len(), "notes of claimed executions were not written");
-                Vec::new()
+                HashSet::new()
             });
             self.notes.again(claims.into_iter().filter(|(execution, _)| !written.contains(&execution.uuid())));
         }
@@ -146,9 +146,9 @@ impl Store {
 
     /// Puts executions of claimed work on record, and whether they run. Returns those whose claims hold; rows of the queue that
     /// somebody is at are passed over.
-    async fn note_claims(&self, notes: &HashMap<ExecutionId, Note>) -> Result<Vec<Uuid>, StoreError> {
+    async fn note_claims(&self, notes: &HashMap<ExecutionId, Note>) -> Result<HashSet<Uuid>, StoreError> {
         if notes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(HashSet::new());
         }
         let columns = Columns::of(notes);
         let noted = sqlx::query_scalar!(
@@ -156,8 +156,9 @@ impl Store {
                  SELECT q.*, n.start_kind, n.sandbox, n.at, n.claimed_at
                  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
                    AS n (invocation, fence, start_kind, sandbox, at, claimed_at)
-                 JOIN queue q ON q.invocation = n.invocation AND q.fence = n.fence
-                 FOR NO KEY UPDATE OF q SKIP LOCKED
+                 CROSS JOIN LATERAL (
+                   SELECT * FROM queue w WHERE w.invocation = n.invocation AND w.fence = n.fence FOR NO KEY UPDATE SKIP LOCKED
+                 ) q
                ), begun AS (
                  INSERT INTO executions AS x (id, invocation, namespace, function, revision, cause_kind, attempt, state, server,
                      start_kind, sandbox, reset, created_at, started_at)
@@ -183,7 +184,7 @@ impl Store {
         )
         .fetch_all(self.relaxed())
         .await?;
-        Ok(noted)
+        Ok(noted.into_iter().collect())
     }
 }
 
