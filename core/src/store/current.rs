@@ -87,11 +87,6 @@ impl Cache {
         }
     }
 
-    /// What was seen last of a function, however long ago.
-    pub(super) fn known(&self, namespace: &Namespace, name: &FunctionName) -> Option<Arc<Current>> {
-        self.lock().answers.get(&(namespace.clone(), name.clone()))?.current.clone()
-    }
-
     fn has_last(&self, key: &(Namespace, FunctionName)) -> bool {
         self.lock().answers.get(key).is_some_and(|answer| answer.asked.elapsed() < STALE)
     }
@@ -119,6 +114,11 @@ impl Cache {
 }
 
 impl Store {
+    /// What this server saw last of a function, however long ago: to be checked by whoever relies on it.
+    pub(super) fn known(&self, namespace: &Namespace, name: &FunctionName) -> Option<Arc<Current>> {
+        self.inner.current.lock().answers.get(&(namespace.clone(), name.clone()))?.current.clone()
+    }
+
     /// The function of that name, as it was at most a second ago; this server's own changes are seen at once.
     /// While the database is away: as it was last seen.
     ///

@@ -1,8 +1,9 @@
 //! Connections that are handed from one statement to the next as they are.
 //!
 //! A pool asks a connection whether it lives when it gives it out, and when it takes it back. For what writes all the time these are two
-//! more ways to the database and back for each statement. Whoever uses a lane tries again by itself if its connection has died. Here a connection whose statement succeeded waits for the next one; any other goes back to its pool,
-//! which looks after it. Whoever finds none waiting takes one of the pool, which has more than may wait.
+//! more ways to the database and back for each statement. Here a connection whose statement succeeded waits for the next one; any other
+//! goes back to its pool, which looks after it. Whoever uses a lane tries again by itself if its connection has died, and whoever finds
+//! none waiting takes one of the pool, which has more than may wait.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -158,7 +158,7 @@ impl Store {
         &self.inner.hot
     }
 
-    /// The connections of takes and settlements of messages: as [`Store::pool`], planned [`BY_KEY`].
+    /// The connections of takes and settlements of messages, and of a few ticks: as [`Store::pool`], planned [`BY_KEY`].
     fn steady(&self) -> &Lanes {
         &self.inner.steady
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use runlet_core::clock;
@@ -123,11 +123,8 @@ async fn what_another_server_has_changed_is_not_started_as_it_was() {
     }
     assert!(places.started().is_empty());
 
-    let end = Instant::now() + Duration::from_secs(10);
-    while store.current(&ns(), &name("f")).await.unwrap().unwrap().function.revision != newer.digest {
-        assert!(Instant::now() < end, "a deploy is seen within a second");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let sees = async || store.current(&ns(), &name("f")).await.unwrap().unwrap().function.revision == newer.digest;
+    until("the deploy is seen", sees).await;
     let set = Settings { pids: Some(50), set_at: Some(clock::now()), ..Settings::default() };
     other.set_settings(&ns(), &name("f"), &set, &Precondition::None).await.unwrap();
     accept(&store, invocation("f")).await;
@@ -156,16 +153,13 @@ async fn a_claim_of_which_nobody_knows_whether_it_is_on_record_is_given_back() {
     let accepts = store.clone();
     accepting.spawn(async move { accepts.accept(submission).await });
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass";
-    while db.number(waiting).await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the statement waits for the lock", async || db.number(waiting).await > 0).await;
     accepting.shutdown().await;
     assert_eq!(places.free(), 1);
     // The statement is under way all the same.
     locked.commit().await.unwrap();
-    while db.number("SELECT count(*) FROM queue WHERE server = 'one'").await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let claims = "SELECT count(*) FROM queue WHERE server = 'one'";
+    until("it is on record", async || db.number(claims).await > 0).await;
     assert!(places.started().is_empty());
     assert!(store.reap_expired().await.unwrap().is_empty());
     let claimed = claim_one(&store, "two").await;

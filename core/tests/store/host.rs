@@ -205,12 +205,17 @@ pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {
 /// Notes claims, and waits until history knows that they run.
 pub(crate) async fn noted(store: &Store, ledger: &Ledger, claimed: &[Claimed]) {
     claimed.iter().for_each(|claimed| ledger.claimed(claimed));
-    let end = std::time::Instant::now() + Duration::from_secs(10);
     for claimed in claimed {
-        while get(store, claimed.invocation).await.state != InvocationState::Running {
-            assert!(std::time::Instant::now() < end, "it is not noted");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("it is noted", async || get(store, claimed.invocation).await.state == InvocationState::Running).await;
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(std::time::Instant::now() < end, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -62,7 +62,7 @@ impl Reserved for Reservation {
     fn start(self: Box<Self>, claimed: Claimed) {
         let Self { shared, manifest, limits, edition, granted } = *self;
         // Entered before anybody can hear of it, so that whoever wants to cancel it finds it.
-        let live = shared.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence));
+        let live = shared.enter(&claimed);
         let tasks = shared.tasks.clone();
         tasks.spawn(run_granted(shared, claimed, manifest, (limits, edition), live, granted));
     }

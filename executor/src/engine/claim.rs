@@ -28,8 +28,7 @@ pub(super) type Granted = (Turn<Handle>, Seat<Handle>);
 /// Runs claimed work to its end and puts that on record, under the fence of the claim.
 /// Keeps `transit` until the work is at the gate, or never will be.
 pub(crate) async fn run_claim(shared: Arc<Shared>, claimed: Claimed, transit: TaskTrackerToken) {
-    let live = shared.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence));
-    shared.ledger.claimed(&claimed);
+    let live = shared.enter(&claimed);
     let manifest = shared.manifests.get(&claimed.namespace, &claimed.revision).await;
     let manifest = match manifest {
         Ok(Some(manifest)) => manifest,
@@ -68,7 +67,6 @@ pub(super) async fn run_granted(
     live: Entry,
     granted: Granted,
 ) {
-    shared.ledger.claimed(&claimed);
     drop(metric::timed(Stage::Admission));
     let (job, _) = job(claimed, manifest, limits);
     let ended = shared.run(&job, &live, granted).await;
@@ -104,6 +102,12 @@ fn job(claimed: Claimed, manifest: Arc<Manifest>, (limits, edition): (Limits, i6
 }
 
 impl Shared {
+    /// From now on the claim is renewed, can be cancelled, and is noted if it takes long.
+    pub(super) fn enter(&self, claimed: &Claimed) -> Entry {
+        self.ledger.claimed(claimed);
+        self.registry.enter(claimed.invocation, claimed.execution, Some(claimed.fence))
+    }
+
     async fn run(&self, job: &Job, live: &Live, (turn, seat): Granted) -> Ended {
         match self.place(job, seat, live).await {
             Ok(placed) => self.execute(job, placed, turn, live).await,

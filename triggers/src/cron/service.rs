@@ -8,6 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use futures_util::future::try_join_all;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::id::TriggerId;
 use runlet_core::store::cron::Fired;
@@ -158,13 +159,9 @@ impl Service {
                 return Ok(());
             }
             // Each connection is a process of Postgres: many ticks are on record sooner by two of them.
-            let (some, others) = due.split_at(if due.len() < MANY { due.len() } else { due.len() / 2 });
-            let fire_others = async {
-                if others.is_empty() { Ok(Vec::new()) } else { self.store.fire(others, overlap::decide).await }
-            };
-            let (some, others) = tokio::try_join!(self.store.fire(some, overlap::decide), fire_others)?;
-            let fired: HashMap<TriggerId, Fired> =
-                some.into_iter().chain(others).map(|one| (one.trigger, one)).collect();
+            let part = if due.len() < MANY { due.len() } else { due.len().div_ceil(2) };
+            let fired = try_join_all(due.chunks(part).map(|part| self.store.fire(part, overlap::decide))).await?;
+            let fired: HashMap<TriggerId, Fired> = fired.into_iter().flatten().map(|one| (one.trigger, one)).collect();
             for due in &due {
                 match fired.get(&due.trigger) {
                     Some(fired) => {

@@ -1,6 +1,7 @@
 -- Puts decided ticks on record: each tick's row, for those that run the invocation and its queue row, and the new cursors.
--- What waits for an earlier run does not age meanwhile.
--- Those that can start at once are claimed with it: the executions and fences of all that are queued are returned. A tick that has its row already changes nothing. What is held waits in the queue for infinity, until the run before it is over.
+-- Those that can start at once are claimed with it: the executions and fences of all that are queued are returned.
+-- A tick that has its row already changes nothing. What is held waits in the queue for infinity, until the run before it is over, and
+-- does not age meanwhile.
 WITH tick AS (
   SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::uuid[], $6::float8[], $7::text[], $8::bytea[],
       $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $18::float8[], $19::uuid[])

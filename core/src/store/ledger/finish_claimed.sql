@@ -1,6 +1,7 @@
 -- Writes the ends of claimed work whose fence holds; returns those. All or nothing. `held` locks the rows of the queue whose claims are
 -- still what the fence says; all the rest follows it. The execution is on record only if it was noted while it ran: its row is made or
--- completed here. Messages that an invocation was about go with it where nothing is left to decide. The range ($24 to $25) spares it the partitions that hold no invocation of the batch.
+-- completed here. Messages that an invocation was about go with it where nothing is left to decide. The range ($24 to $25) spares it the
+-- partitions that hold no invocation of the batch.
 WITH entry AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
       $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::bigint[],

@@ -155,11 +155,6 @@ impl Store {
         AtOnce { store: self, starter, claims: Vec::new() }
     }
 
-    /// What this server saw last of a function.
-    pub(in crate::store) fn known(&self, namespace: &Namespace, function: &FunctionName) -> Option<Arc<Current>> {
-        self.inner.current.known(namespace, function)
-    }
-
     /// Lets others have the claims that were to be started at once and were not. What is in flight may still get on record: each is
     /// looked for until its claim would be over in any case.
     pub(super) async fn give_back(&self) -> Result<(), StoreError> {
