@@ -50,12 +50,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Found::Nothing
         });
         let pause = match found {
-            Found::Plenty => continue,
             Found::Nothing => None,
-            Found::Some => Some(Duration::ZERO),
+            Found::Plenty | Found::Some => Some(Duration::ZERO),
             Found::InVain => Some(IN_VAIN * 2_u32.pow(in_vain)),
         };
         in_vain = if matches!(found, Found::InVain) { DOUBLINGS.min(in_vain + 1) } else { 0 };
+        if matches!(found, Found::Plenty) {
+            continue;
+        }
         let from = Instant::now() + pause.unwrap_or_default();
         let freed = async {
             if pause.is_none() {
@@ -90,6 +92,7 @@ async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError
         return Ok(Found::Nothing);
     }
     let plenty = claimed.len() >= room.executions as usize;
+    shared.read_manifests(&claimed).await;
     let transit = TaskTracker::new();
     transit.close();
     for claim in claimed {

@@ -28,7 +28,7 @@ def run(runner, channel, function, code):
             runner.leave(0)
         if kind != runner.INVOKE or not call:
             raise runner.ProtocolError(f"kind {kind} of call {call} where a call begins")
-        head = runner.from_json(str(body, "utf-8"))
+        head = runner.opened(body)
         body = b"" if end else channel.body(call)
         runner.flush()
         child = runner.fork()

@@ -29,6 +29,10 @@ from_json = JSONDecoder().decode
 to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 JSON_HEAD = b'{"content_type":"application/json"}'
 BYTES_HEAD = b'{"content_type":"application/octet-stream"}'
+# How the head of most calls begins; what follows is the context, and a brace.
+JSON_CALL = b'{"body":"json","context":'
+# What is known of a call.
+FACTS = "namespace function revision invocation execution attempt deadline_ms memory_limit cause".split()
 # What most handlers return: nothing to wait for, and no pieces.
 PLAIN = frozenset((dict, list, str, int, float, bool, type(None), bytes))
 
@@ -63,22 +67,34 @@ class Cause:
 
 
 class Context:
-    """All that is known of a call except its event, as attributes."""
+    """All that is known of a call except its event, as attributes; read when the first of them is asked for, for most
+    handlers ask for none."""
 
     # Whether nobody wants the result any more; only told where calls share the process.
     cancelled = False
-    namespace = function = revision = invocation = execution = attempt = deadline_ms = memory_limit = None
 
     def __init__(self, facts):
-        self.__dict__.update(facts)
-        self.cause = Cause(facts.get("cause") or {})
+        self.__facts = facts
+
+    def __getattr__(self, name):
+        facts = self.__dict__.get("_Context__facts")
+        if facts is not None:
+            if not isinstance(facts, dict):
+                facts = from_json(str(facts, "utf-8"))
+            # Two threads that ask at once both find all of it.
+            self.__dict__.update({**dict.fromkeys(FACTS), **facts, "cause": Cause(facts.get("cause") or {})})
+            self.__facts = None
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"the context of a call has no {name!r}") from None
 
     def remaining_ms(self):
         """Milliseconds until the sandbox is killed."""
         return max(0, self.deadline_ms - int(time() * 1000))
 
     def __repr__(self):
-        return f"Context({self.__dict__!r})"
+        return f"Context({({name: getattr(self, name) for name in FACTS})!r})"
 
 
 class Channel:
@@ -278,6 +294,14 @@ def wait_for(awaitable):
     return asyncio.run(all_of_it())
 
 
+def opened(head):
+    """How the event of a call is written, and the context of the call."""
+    if head.startswith(JSON_CALL):
+        return "json", Context(head[len(JSON_CALL) : -1])
+    facts = from_json(str(head, "utf-8"))
+    return facts["body"], Context(facts["context"])
+
+
 def event_of(how, body):
     """The event as the code sees it."""
     if how == "json":
@@ -301,17 +325,17 @@ def encoded(value):
         return JSON_HEAD, JSONEncoder(allow_nan=False, separators=(",", ":")).encode(value).encode("ascii")
 
 
-def serve(channel, function, code, call, head, body, context=None):
+def serve(channel, function, code, call, head, body):
     """Runs one call and answers it."""
+    how, context = head
     try:
-        event = event_of(head["body"], body)
+        event = event_of(how, body)
     except Exception as problem:
         told = part("problem").error(type(problem).__name__, f"Python cannot read this event: {problem}")
         channel.tell(ERROR, call, told)
         return
     del body
     try:
-        context = context or Context(head["context"])
         value = function(event, context)
         kind = type(value)
         if kind not in PLAIN and hasattr(kind, "__await__"):
@@ -407,7 +431,7 @@ def main():
                 leave(0)
             if kind != INVOKE or not call:
                 raise ProtocolError(f"kind {kind} of call {call} where a call begins")
-            head = from_json(str(body, "utf-8"))
+            head = opened(body)
             serve(channel, function, code, call, head, b"" if end else channel.body(call))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         leave(0)

@@ -150,8 +150,7 @@ class Calls:
                 if kind == runner.BYE:
                     runner.leave(0)
                 elif kind == runner.INVOKE and call and call not in self.coming and call not in self.lane.live:
-                    head = runner.from_json(str(body, "utf-8"))
-                    self.coming[call] = (head, bytearray())
+                    self.coming[call] = (runner.opened(body), bytearray())
                     if end:
                         self.begin(call)
                 elif kind == runner.DATA and call in self.coming:
@@ -171,15 +170,14 @@ class Calls:
     def begin(self, call):
         """The body is whole: the call runs."""
         head, body = self.coming.pop(call)
-        context = self.runner.Context(head["context"])
-        self.lane.live[call] = [context, None]
+        self.lane.live[call] = [head[1], None]
         if self.loop is None:
             try:
-                self.threads.submit(lambda: self.in_thread(call, head, body, context))
+                self.threads.submit(lambda: self.in_thread(call, head, body))
             except RuntimeError as problem:  # the limit `pids` is reached
                 self.runner.tell_problem(self.lane, self.runner.ERROR, call, problem, self.code)
         else:
-            self.loop.call_soon_threadsafe(self.in_loop, call, head, body, context)
+            self.loop.call_soon_threadsafe(self.in_loop, call, head, body)
 
     def cancel(self, call):
         """Tells a call that nobody wants its result any more; one that has ended needs no telling."""
@@ -190,23 +188,24 @@ class Calls:
         if self.loop is not None:
             self.loop.call_soon_threadsafe(lambda: live[1] and live[1].cancel())
 
-    def in_thread(self, call, head, body, context):
+    def in_thread(self, call, head, body):
         current.set(call)
-        self.runner.serve(self.lane, self.function, self.code, call, head, body, context)
+        self.runner.serve(self.lane, self.function, self.code, call, head, body)
 
-    def in_loop(self, call, head, body, context):
+    def in_loop(self, call, head, body):
         bound = copy_context()
         bound.run(current.set, call)
-        task = bound.run(self.loop.create_task, self.serve(call, head, body, context))
+        task = bound.run(self.loop.create_task, self.serve(call, head, body))
         live = self.lane.live.get(call)
         if live is not None:
             live[1] = task
 
-    async def serve(self, call, head, body, context):
+    async def serve(self, call, head, body):
         """Runs one call of an async handler and answers it."""
         runner, lane = self.runner, self.lane
+        how, context = head
         try:
-            event = runner.event_of(head["body"], body)
+            event = runner.event_of(how, body)
         except Exception as problem:
             told = runner.part("problem").error(type(problem).__name__, f"Python cannot read this event: {problem}")
             lane.tell(runner.ERROR, call, told)

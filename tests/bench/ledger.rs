@@ -1,6 +1,8 @@
 //! What queued work costs in the ledger alone, without a server and without code: to be set beside bare statements on the same Postgres.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,12 +15,14 @@ use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::Outcome;
 use runlet_core::precondition::Precondition;
 use runlet_core::store::Store;
-use runlet_core::store::function::NewRevision;
+use runlet_core::store::function::{Function, NewRevision};
 use runlet_core::store::ledger::{Finish, Ledger};
 use runlet_core::store::message::{Consumer, Hints, NewMessage, QueueKey, Which};
-use runlet_core::store::queue::Room;
+use runlet_core::store::queue::at_once::{Reserved, Starter};
+use runlet_core::store::queue::{Claimed, Room};
 use runlet_triggers::queue::{choose, decide};
 use sqlx::postgres::PgPool;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::table::median;
@@ -32,7 +36,52 @@ const TRIGGER: &str = "[[trigger]]\ntype = \"queue\"\nqueue = \"bench\"\nmax_in_
 /// Pieces at a time.
 const BATCH: usize = 32;
 
-/// All that queued work costs in the ledger, without the code.
+/// Batches that may be claimed and not ended.
+const AHEAD: usize = 2;
+
+/// How long a claim holds.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Hands that are free, and the work that was given to them in the moment in which it was accepted.
+#[derive(Debug, Default)]
+struct Hands {
+    free: AtomicUsize,
+    work: Mutex<Vec<Claimed>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Hand(Arc<Hands>);
+
+/// All of them, as the store knows them.
+#[derive(Debug)]
+struct Starts(Arc<Hands>);
+
+impl Hands {
+    fn take(&self) -> Vec<Claimed> {
+        std::mem::take(&mut *self.work.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Starter for Starts {
+    fn reserve(&self, _function: &Function) -> Option<Box<dyn Reserved>> {
+        let less = |free: usize| free.checked_sub(1);
+        self.0.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        Some(Box::new(Hand(Arc::clone(&self.0))))
+    }
+
+    fn lease(&self) -> Duration {
+        LEASE
+    }
+}
+
+impl Reserved for Hand {
+    fn start(self: Box<Self>, claimed: Claimed) {
+        self.0.work.lock().unwrap_or_else(PoisonError::into_inner).push(claimed);
+    }
+}
+
+/// All that queued work costs in the ledger, without the code. What is next is claimed while ends are written, as a server does it.
 pub(crate) struct Cycle {
     admin: PgPool,
     pool: PgPool,
@@ -40,6 +89,7 @@ pub(crate) struct Cycle {
     queue: QueueKey,
     consumers: Vec<Consumer>,
     ledger: Ledger,
+    hands: Arc<Hands>,
     _writers: JoinSet<()>,
 }
 
@@ -67,8 +117,10 @@ impl Cycle {
         let mut tasks = JoinSet::new();
         tasks.spawn(writers.run());
         let consumers = store.consumers().await?;
+        let hands = Arc::new(Hands::default());
+        store.start_with(Arc::new(Starts(Arc::clone(&hands))));
         let queue = (Namespace::default_namespace(), QUEUE.to_owned());
-        Ok(Self { admin, pool, store, queue, consumers, ledger, _writers: tasks })
+        Ok(Self { admin, pool, store, queue, consumers, ledger, hands, _writers: tasks })
     }
 
     pub(crate) async fn end(self) -> anyhow::Result<()> {
@@ -92,11 +144,14 @@ impl Cycle {
         Ok(())
     }
 
-    async fn take(&self, hints: &mut Hints, limit: usize) -> anyhow::Result<usize> {
+    /// Messages of the queue as work that is claimed, by the statement that makes it.
+    async fn take(&self, hints: &mut Hints) -> anyhow::Result<Vec<Claimed>> {
+        self.hands.free.store(BATCH, Ordering::Relaxed);
         let triggers: Vec<_> = self.consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
         let choose = |candidates: &[_], free: &[_]| choose(&self.consumers, candidates, free, clock::now()).0;
-        let taken = self.store.take(&self.queue, &triggers, hints, u32::try_from(limit)?, choose).await?;
-        Ok(taken.map_or(0, |taken| taken.invocations))
+        self.store.take(&self.queue, &triggers, hints, u32::try_from(BATCH)?, choose).await?;
+        self.hands.free.store(0, Ordering::Relaxed);
+        Ok(self.hands.take())
     }
 
     /// Pieces of asynchronous work that are claimed and finished in a second.
@@ -118,40 +173,65 @@ impl Cycle {
             let accepted = self.store.accept(Submission { delivery: None, invocations }).await?;
             anyhow::ensure!(accepted.is_ok(), "the function is there");
         }
-        let (begin, mut done) = (Instant::now(), 0);
-        while done < count {
-            let ended = self.work(BATCH, false).await?;
-            anyhow::ensure!(!ended.is_empty(), "{done} of {count} were claimed");
-            done += ended.len();
-        }
-        Ok(done as f64 / begin.elapsed().as_secs_f64())
+        self.work(count, async || self.claim().await, async |claimed| self.end_all(claimed, false).await).await
     }
 
     /// Messages that are taken, claimed, finished and settled in a second.
     pub(crate) async fn messages(&self, message: NewMessage, count: usize) -> anyhow::Result<f64> {
         let messages: Vec<NewMessage> = (0..count).map(|_| message.clone()).collect();
         self.store.publish(&self.queue.0, &self.queue.1, &messages).await?;
+        // Work of a function that this server has not seen lately is not started at once.
+        let name = FunctionName::new("f").expect("it is a name");
+        self.store.current(&Namespace::default_namespace(), &name).await?;
+        let mut hints = Hints::default();
+        self.work(count, async || self.take(&mut hints).await, async |claimed| self.settle(claimed).await).await
+    }
+
+    /// Claims until nothing is left, and ends what was claimed: pieces a second.
+    async fn work(
+        &self,
+        count: usize,
+        mut claim: impl AsyncFnMut() -> anyhow::Result<Vec<Claimed>>,
+        end: impl AsyncFn(Vec<Claimed>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<f64> {
+        let (give, mut get) = mpsc::channel(AHEAD);
         let begin = Instant::now();
-        let (mut hints, mut done) = (Hints::default(), 0);
-        while done < count {
-            let taken = self.take(&mut hints, BATCH).await?;
-            done += self.settle(taken).await?;
-        }
+        let claiming = async move {
+            let mut done = 0;
+            loop {
+                let claimed = claim().await?;
+                if claimed.is_empty() {
+                    anyhow::ensure!(done == count, "{done} of {count} were claimed");
+                    return Ok(());
+                }
+                done += claimed.len();
+                give.send(claimed).await?;
+            }
+        };
+        let ending = async {
+            while let Some(mut claimed) = get.recv().await {
+                while let Ok(more) = get.try_recv() {
+                    claimed.extend(more);
+                }
+                end(claimed).await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(claiming, ending)?;
         Ok(count as f64 / begin.elapsed().as_secs_f64())
     }
 
-    /// Claims, finishes and settles what was taken.
-    async fn settle(&self, taken: usize) -> anyhow::Result<usize> {
-        let ended = self.work(taken, true).await?;
+    /// Finishes what was taken and settles it.
+    async fn settle(&self, claimed: Vec<Claimed>) -> anyhow::Result<()> {
+        let ended: Vec<InvocationId> = claimed.iter().map(|claimed| claimed.invocation).collect();
+        self.end_all(claimed, true).await?;
         self.store.settle(&ended, decide).await?;
-        Ok(ended.len())
+        Ok(())
     }
 
-    /// Claims up to so many and finishes them.
-    async fn work(&self, most: usize, of_messages: bool) -> anyhow::Result<Vec<InvocationId>> {
-        let executions = u32::try_from(most)?;
+    async fn claim(&self) -> anyhow::Result<Vec<Claimed>> {
         let room = Room {
-            executions,
+            executions: u32::try_from(BATCH)?,
             memory: u64::MAX >> 1,
             total_memory: u64::MAX >> 1,
             in_line: false,
@@ -159,9 +239,11 @@ impl Cycle {
             functions_ahead: HashMap::new(),
             namespaces: Vec::new(),
         };
-        let claimed = self.store.claim("bench", &room, Duration::from_secs(30)).await?;
+        Ok(self.store.claim("bench", &room, LEASE).await?)
+    }
+
+    async fn end_all(&self, claimed: Vec<Claimed>, of_messages: bool) -> anyhow::Result<()> {
         let mut ends = JoinSet::new();
-        let invocations: Vec<_> = claimed.iter().map(|claimed| claimed.invocation).collect();
         for claimed in claimed {
             let ledger = self.ledger.clone();
             ends.spawn(async move {
@@ -187,9 +269,9 @@ impl Cycle {
             });
         }
         while let Some(end) = ends.join_next().await {
-            end??;
+            anyhow::ensure!(end??, "the claim holds");
         }
-        Ok(invocations)
+        Ok(())
     }
 
     /// Milliseconds that a take of 32 needs while so many wait; the median of several.
@@ -202,7 +284,7 @@ impl Cycle {
         let mut hints = Hints::default();
         for _ in 0..20 {
             let begin = Instant::now();
-            let taken = self.take(&mut hints, BATCH).await?;
+            let taken = self.take(&mut hints).await?;
             times.push(begin.elapsed().as_secs_f64() * 1000.0);
             self.settle(taken).await?;
         }

@@ -64,7 +64,11 @@ struct Answer {
     /// When it was last taken for good.
     since: Instant,
     current: Option<Arc<Current>>,
+    /// Whose turn it is to ask again.
+    turn: Arc<Turn>,
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 impl Cache {
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -87,8 +91,11 @@ impl Cache {
         }
     }
 
-    fn has_last(&self, key: &(Namespace, FunctionName)) -> bool {
-        self.lock().answers.get(key).is_some_and(|answer| answer.asked.elapsed() < STALE)
+    /// Where there is a last answer: the turn to ask for a new one. One asks, for all who need it at that moment.
+    fn turn(&self, key: &(Namespace, FunctionName)) -> Option<Arc<Turn>> {
+        let known = self.lock();
+        let last = known.answers.get(key).filter(|answer| answer.asked.elapsed() < STALE)?;
+        Some(Arc::clone(&last.turn))
     }
 
     /// The last answer, which is good for another moment: the database is away.
@@ -108,7 +115,8 @@ impl Cache {
             known.answers.retain(|_, answer| answer.since.elapsed() < FRESH);
         }
         if known.answers.len() < BOUND {
-            known.answers.insert(key, Answer { asked, since: asked, current });
+            let turn = known.answers.get(&key).map(|last| Arc::clone(&last.turn)).unwrap_or_default();
+            known.answers.insert(key, Answer { asked, since: asked, current, turn });
         }
     }
 }
@@ -130,22 +138,32 @@ impl Store {
         name: &FunctionName,
     ) -> Result<Option<Arc<Current>>, StoreError> {
         let key = (namespace.clone(), name.clone());
-        let epoch = match self.inner.current.look(&key) {
+        let cache = &self.inner.current;
+        let mut looked = cache.look(&key);
+        let last = if looked.is_err() { cache.turn(&key) } else { None };
+        let turn = match &last {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        if turn.is_some() {
+            looked = cache.look(&key);
+        }
+        let epoch = match looked {
             Ok(current) => return Ok(current),
             Err(epoch) => epoch,
         };
         let asked = Instant::now();
-        let found = if self.inner.current.has_last(&key) {
+        let found = if turn.is_some() {
             timeout(ASK, self.ask(namespace, name)).await.unwrap_or_else(|_| Err(StoreError::away()))
         } else {
             self.ask(namespace, name).await
         };
         let current = match found {
             Ok(current) => current.map(Arc::new),
-            Err(error @ StoreError::Down(_)) => return self.inner.current.last(&key).ok_or(error),
+            Err(error @ StoreError::Down(_)) => return cache.last(&key).ok_or(error),
             Err(error) => return Err(error),
         };
-        self.inner.current.keep(key, current.clone(), asked, epoch);
+        cache.keep(key, current.clone(), asked, epoch);
         Ok(current)
     }
 

@@ -145,11 +145,12 @@ impl LedgerWriters {
         let mut writers = JoinSet::new();
         writers.spawn(self.starts.run());
         writers.spawn(self.finishes.run());
-        // Notes and news are best effort and never end by themselves: they go when the others have.
+        // Notes, news and sweeps are best effort and never end by themselves: they go when the others have.
         tokio::select! {
             () = async { while writers.join_next().await.is_some() {} } => {}
             () = self.notes.run() => {}
             () = self.store.tell_others() => {}
+            () = self.store.sweep_queue() => {}
         }
         self.store.tell_rest().await;
     }

@@ -90,6 +90,7 @@ struct Inner {
     news: queue::news::News,
     overdue: queue::cancel::Overdue,
     starting: queue::at_once::Starting,
+    sweep: queue::sweep::Sweep,
     /// Rung when an end was written that somebody is to be told of.
     callbacks: tokio::sync::Notify,
     /// How far the spool of this server has been written.
@@ -140,6 +141,7 @@ impl Store {
                 news: queue::news::News::default(),
                 overdue: queue::cancel::Overdue::default(),
                 starting: queue::at_once::Starting::default(),
+                sweep: queue::sweep::Sweep::default(),
                 callbacks: tokio::sync::Notify::new(),
                 progress: Arc::default(),
             }),

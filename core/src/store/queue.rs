@@ -14,6 +14,7 @@ mod claim;
 mod lost;
 pub(super) mod news;
 pub mod place;
+pub(super) mod sweep;
 pub(super) mod wakeup;
 
 pub use wakeup::{Wakeup, Wakeups};

@@ -102,6 +102,17 @@ fn job(claimed: Claimed, manifest: Arc<Manifest>, (limits, edition): (Limits, i6
 }
 
 impl Shared {
+    /// Reads the manifests of what was claimed, each once and not by each piece of work. What cannot be read now is tried again by whoever
+    /// needs it.
+    pub(crate) async fn read_manifests(&self, claimed: &[Claimed]) {
+        for claim in claimed {
+            if let Err(error) = self.manifests.get(&claim.namespace, &claim.revision).await {
+                tracing::debug!(%error, "the manifests of claimed work could not be read ahead");
+                return;
+            }
+        }
+    }
+
     /// From now on the claim is renewed, can be cancelled, and is noted if it takes long.
     pub(super) fn enter(&self, claimed: &Claimed) -> Entry {
         self.ledger.claimed(claimed);

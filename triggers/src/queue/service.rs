@@ -24,6 +24,9 @@ const RELOAD: Duration = Duration::from_secs(15);
 /// Ends that come within this time are settled together.
 const GATHER: Duration = Duration::from_millis(3);
 
+/// A queue from which nothing could be taken is left alone for so long.
+const REST: Duration = Duration::from_millis(3);
+
 /// Pause after a failure of the database.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -41,6 +44,8 @@ pub struct Service {
     hints: HashMap<QueueKey, Hints>,
     /// Queues in which there may be something to take.
     hot: BTreeSet<QueueKey>,
+    /// Queues from which nothing could be taken a moment ago, and until when they are left alone.
+    resting: HashMap<QueueKey, Instant>,
     /// Invocations that have ended; most of them have no messages.
     ended: Vec<InvocationId>,
     /// When a batch that waits for more is to go as it is.
@@ -61,6 +66,7 @@ impl Service {
             consumers: BTreeMap::new(),
             hints: HashMap::new(),
             hot: BTreeSet::new(),
+            resting: HashMap::new(),
             ended: Vec::new(),
             windows: BTreeMap::new(),
             due: None,
@@ -124,7 +130,7 @@ impl Service {
             let left = moment.signed_duration_since(clock::now()).to_std().unwrap_or_default();
             now + left + Duration::from_millis(1)
         });
-        let hot = (!self.hot.is_empty()).then_some(now);
+        let hot = self.hot.iter().map(|queue| self.resting.get(queue).copied().unwrap_or(now)).min();
         let timers = [Some(self.look), Some(self.reload), self.settle, hot];
         timers.into_iter().flatten().chain(moments).fold(now + LOOK, Instant::min)
     }
@@ -157,8 +163,12 @@ impl Service {
         let clock = clock::now();
         let over = self.windows.iter().filter(|(_, at)| **at <= clock).map(|(queue, _)| queue.clone());
         self.hot.extend(over.collect::<Vec<_>>());
+        self.resting.retain(|_, until| *until > Instant::now());
         // Who has more gets its next turn behind the others.
-        let mut queues = std::mem::take(&mut self.hot).into_iter();
+        let (resting, ready): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.hot).into_iter().partition(|queue| self.resting.contains_key(queue));
+        self.hot = resting;
+        let mut queues = ready.into_iter();
         while let Some(queue) = queues.next() {
             self.take(queue).await?;
             // An end frees a place: whoever settles late starts late.
@@ -222,7 +232,11 @@ impl Service {
                 }
                 choice
             });
-            let Some(taken) = taken.await? else { return Ok(()) };
+            let taken = taken.await?;
+            if taken.is_none_or(|taken| taken == Taken::default()) {
+                self.resting.insert(queue.clone(), Instant::now() + REST);
+            }
+            let Some(taken) = taken else { return Ok(()) };
             note(&queue, taken);
             if let Some(until) = wait {
                 self.windows.insert(queue.clone(), until);

@@ -1,6 +1,7 @@
 //! Group commit: a writer takes what waits, writes it as one statement, and answers each caller. No timer: a lone entry waits for nobody.
 
 use std::future::Future;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +12,9 @@ const ENTRIES: usize = 256;
 
 /// Bodies of a batch, bytes: an array of a statement must stay far below what Postgres takes (1 GiB).
 const BYTES: usize = 32 << 20;
+
+/// Nobody has handed anything in for so long: a batch is whole. Far less than a transaction takes, and than a timer can tell.
+const QUIET: Duration = Duration::from_micros(30);
 
 /// Something to write, and who waits for it.
 #[derive(Debug)]
@@ -56,8 +60,7 @@ impl<W: Write> Writer<W> {
     /// Writes until every sender is dropped and nothing waits any more.
     pub(super) async fn run(mut self) {
         while let Some(first) = self.waiting.recv().await {
-            // Whoever is about to hand something in does so now, and shares the transaction.
-            tokio::task::yield_now().await;
+            self.gather().await;
             let mut bytes = W::weight(&first.what);
             let mut batch = vec![first];
             while batch.len() < ENTRIES && bytes < BYTES {
@@ -66,6 +69,17 @@ impl<W: Write> Writer<W> {
                 batch.push(next);
             }
             self.commit(batch).await;
+        }
+    }
+
+    /// Lets whoever is about to hand something in do so, to share the transaction: until nobody has for a moment.
+    async fn gather(&self) {
+        let (mut waiting, mut since) = (0, Instant::now());
+        while waiting < ENTRIES && since.elapsed() < QUIET {
+            tokio::task::yield_now().await;
+            if self.waiting.len() > waiting {
+                (waiting, since) = (self.waiting.len(), Instant::now());
+            }
         }
     }
 

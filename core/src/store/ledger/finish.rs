@@ -209,6 +209,7 @@ impl Store {
             }
         }
         self.tell_done(&done);
+        self.inner.sweep.gone(done.len());
         if again {
             self.tell(Wakeup::Work);
         }

@@ -13,12 +13,12 @@ WITH entry AS (
       memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
       finished_at = e.at, wait_us = e.wait_us, start_us = e.start_us
   FROM entry e
-  WHERE x.id = e.execution AND x.id BETWEEN $18 AND $19 AND x.outcome IS NULL
+  WHERE x.id = ANY($1) AND e.execution = x.id AND x.id BETWEEN $18 AND $19 AND x.outcome IS NULL
   RETURNING e.*
 ), closed AS (
   UPDATE invocations i
   SET state = d.invocation_state, outcome = d.outcome, detail = d.detail::jsonb, result = d.result, result_type = d.result_type,
       result_file = d.result_file, finished_at = d.at
-  FROM ended d WHERE i.id = d.invocation AND i.id BETWEEN $20 AND $21
+  FROM ended d WHERE i.id = ANY(ARRAY(SELECT invocation FROM ended)) AND d.invocation = i.id AND i.id BETWEEN $20 AND $21
 )
 SELECT execution AS "execution!" FROM ended

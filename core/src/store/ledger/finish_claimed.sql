@@ -43,7 +43,7 @@ WITH entry AS (
       executions = CASE WHEN d.execution = ANY(i.executions) THEN i.executions ELSE i.executions || d.execution END,
       result = d.result, result_type = d.result_type, result_file = d.result_file, dead_letter = d.dead,
       finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
-  FROM ended d WHERE i.id = d.invocation AND i.id BETWEEN $24 AND $25
+  FROM ended d WHERE i.id = ANY(ARRAY(SELECT invocation FROM ended)) AND d.invocation = i.id AND i.id BETWEEN $24 AND $25
 -- part: where something failed, is to be told or is tried again
 ), buried AS (
   INSERT INTO dead_letters (invocation, namespace, function, outcome, created_at)

@@ -133,7 +133,7 @@ impl Store {
                FOR NO KEY UPDATE OF x SKIP LOCKED
              )
              UPDATE executions x SET state = 'running', start_kind = d.start_kind, sandbox = d.sandbox, started_at = d.at
-             FROM due d WHERE x.id = d.id",
+             FROM due d WHERE x.id = ANY($1) AND d.id = x.id",
             &columns.executions,
             &columns.starts as &[Option<&str>],
             &columns.sandboxes as &[Option<Cow<'_, str>>],
@@ -172,7 +172,7 @@ impl Store {
                  UPDATE invocations i
                  SET state = 'running', attempts = h.attempt,
                      executions = CASE WHEN h.execution = ANY(i.executions) THEN i.executions ELSE i.executions || h.execution END
-                 FROM held h WHERE i.id = h.invocation AND i.state IN ('queued', 'running')
+                 FROM held h WHERE i.id = ANY($1) AND h.invocation = i.id AND i.state IN ('queued', 'running')
                )
                SELECT execution AS "execution!" FROM held"#,
             &columns.invocations,

@@ -23,7 +23,7 @@ WITH work AS (
 ), taken AS (
   UPDATE messages m SET invocation = t.invocation, trigger = t.trigger
   FROM unnest($15::uuid[], $16::uuid[], $17::uuid[]) AS t (message, invocation, trigger)
-  WHERE m.id = t.message AND m.invocation IS NULL AND m.dead_at IS NULL
+  WHERE m.id = ANY($15) AND t.message = m.id AND m.invocation IS NULL AND m.dead_at IS NULL
   RETURNING m.id
 ), dropped AS (
   DELETE FROM messages m WHERE m.id = ANY($18::uuid[]) AND m.invocation IS NULL RETURNING m.id

@@ -64,7 +64,9 @@ WITH RECURSIVE named AS (
   UPDATE queue q
   SET server = $2, lease_until = now() + make_interval(secs => $3), fence = nextval('queue_fence'),
       attempt = q.attempt + 1, execution = s.execution
-  FROM slot s WHERE q.invocation = s.invocation
+  FROM slot s
+  -- By the array each row is reached through its key, however small the queue was when this was planned.
+  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM slot)) AND s.invocation = q.invocation
   RETURNING q.*
 )
 SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
