@@ -8,7 +8,8 @@ BEGIN
     -- Those of partitions go with those of their parents.
     FOR one IN
         SELECT conrelid::regclass AS parent, conname AS name FROM pg_constraint
-        WHERE contype = 'c' AND conrelid IN ('queue'::regclass, 'messages'::regclass, 'invocations'::regclass, 'executions'::regclass)
+        WHERE contype = 'c' AND conrelid IN ('queue'::regclass, 'messages'::regclass, 'cron_ticks'::regclass,
+            'invocations'::regclass, 'executions'::regclass)
     LOOP
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', one.parent, one.name);
     END LOOP;

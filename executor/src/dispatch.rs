@@ -40,21 +40,35 @@ enum Found {
     InVain,
 }
 
+/// Looks in vain since the last one that was not.
+#[derive(Debug, Default)]
+struct InVain(u32);
+
+impl InVain {
+    /// How long what comes free does not cause another look; `None`: it does not at all.
+    fn pause(&mut self, found: &Found) -> Option<Duration> {
+        let looks = std::mem::take(&mut self.0);
+        match found {
+            Found::Nothing => None,
+            Found::Plenty | Found::Some => Some(Duration::ZERO),
+            Found::InVain => {
+                self.0 = DOUBLINGS.min(looks + 1);
+                Some(IN_VAIN * 2_u32.pow(looks))
+            }
+        }
+    }
+}
+
 /// Claims work until the engine stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let (mut in_vain, mut last) = (0, Instant::now());
+    let (mut in_vain, mut last) = (InVain::default(), Instant::now());
     while !shared.stopping.is_cancelled() {
         let since = std::mem::replace(&mut last, Instant::now()).elapsed();
         let found = look(&shared, since).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "could not claim work");
             Found::Nothing
         });
-        let pause = match found {
-            Found::Nothing => None,
-            Found::Plenty | Found::Some => Some(Duration::ZERO),
-            Found::InVain => Some(IN_VAIN * 2_u32.pow(in_vain)),
-        };
-        in_vain = if matches!(found, Found::InVain) { DOUBLINGS.min(in_vain + 1) } else { 0 };
+        let pause = in_vain.pause(&found);
         if matches!(found, Found::Plenty) {
             continue;
         }
@@ -92,7 +106,7 @@ async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError
         return Ok(Found::Nothing);
     }
     let plenty = claimed.len() >= room.executions as usize;
-    shared.read_manifests(&claimed).await;
+    shared.read_ahead(&claimed).await;
     let transit = TaskTracker::new();
     transit.close();
     for claim in claimed {
@@ -136,6 +150,20 @@ fn poll_interval() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_in_vain_get_rarer_until_one_finds_something() {
+        let mut in_vain = InVain::default();
+        let mut pauses = |found: Found, count: usize| {
+            (0..count).filter_map(|_| in_vain.pause(&found)).map(|pause| pause.as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(Found::InVain, 9), [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        assert_eq!(pauses(Found::Plenty, 1), [0]);
+        assert_eq!(pauses(Found::InVain, 2), [1, 2], "what was found starts it anew");
+        assert_eq!(pauses(Found::Some, 1), [0]);
+        assert_eq!(pauses(Found::InVain, 1), [1]);
+        assert!(pauses(Found::Nothing, 1).is_empty());
+    }
 
     #[test]
     fn turns_that_end_while_a_claim_is_made_are_free_when_it_is_there() {

@@ -1,5 +1,8 @@
 //! Deploying functions and their hooks.
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 use runlet_core::name::HookPath;
 use runlet_core::precondition::Precondition;
 use runlet_core::store::StoreError;
@@ -80,4 +83,23 @@ async fn a_path_has_one_adapter_and_one_secret() {
     store.ensure_namespace(&foreign.namespace).await.unwrap();
     store.ensure_namespace(&foreign.namespace).await.unwrap();
     store.deploy(foreign).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_asks_for_all_who_need_to_know_at_the_same_moment() {
+    let (db, first) = db_with_function().await;
+    first.close().await;
+    let scans = "SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relname = 'function_settings'";
+    let before = db.number(scans).await;
+    let (store, ns, f) = (db.store("two").await, ns(), name("f"));
+    let known = store.current(&ns, &f).await.unwrap().expect("it is there");
+    // An answer is good for a second.
+    until("it is asked for anew", async || {
+        let answers = join_all((0..32).map(|_| store.current(&ns, &f))).await;
+        answers.into_iter().all(|answer| !Arc::ptr_eq(&answer.unwrap().unwrap(), &known))
+    })
+    .await;
+    store.close().await;
+    until("its reading is counted", async || db.number(scans).await > before).await;
+    assert_eq!(db.number(scans).await - before, 2, "once at first, once for all 32");
 }

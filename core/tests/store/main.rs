@@ -4,6 +4,7 @@
 
 mod accept;
 mod at_once;
+mod busy;
 mod cancel;
 mod claim;
 mod cron;

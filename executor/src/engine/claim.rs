@@ -102,12 +102,17 @@ fn job(claimed: Claimed, manifest: Arc<Manifest>, (limits, edition): (Limits, i6
 }
 
 impl Shared {
-    /// Reads the manifests of what was claimed, each once and not by each piece of work. What cannot be read now is tried again by whoever
-    /// needs it.
-    pub(crate) async fn read_manifests(&self, claimed: &[Claimed]) {
+    /// Reads the functions and manifests of what was claimed, each once and not by each piece of work. What cannot be read now is tried
+    /// again by whoever needs it.
+    pub(crate) async fn read_ahead(&self, claimed: &[Claimed]) {
         for claim in claimed {
-            if let Err(error) = self.manifests.get(&claim.namespace, &claim.revision).await {
-                tracing::debug!(%error, "the manifests of claimed work could not be read ahead");
+            let manifest = self.manifests.get(&claim.namespace, &claim.revision).await;
+            let read = match manifest {
+                Ok(_) => self.store.current(&claim.namespace, &claim.function).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = read {
+                tracing::debug!(%error, "claimed work could not be read about ahead");
                 return;
             }
         }

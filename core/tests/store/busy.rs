@@ -1,0 +1,70 @@
+//! A queue through which much passes: what has gone, and plans that were made when it was empty, cost nothing.
+
+use runlet_core::engine::Submission;
+use runlet_core::outcome::Outcome;
+use runlet_core::store::Store;
+use runlet_core::store::ledger::Ledger;
+use sqlx::Executor as _;
+use tokio::task::JoinSet;
+
+use crate::host::*;
+
+async fn accept_many(store: &Store, count: usize) {
+    let invocations = (0..count).map(|_| invocation("f")).collect();
+    store.accept(Submission { delivery: None, invocations }).await.unwrap().unwrap();
+}
+
+/// Claims and ends all that waits; how many.
+async fn work_off(store: &Store, ledger: &Ledger) -> usize {
+    let mut done = 0;
+    loop {
+        let claimed = store.claim("one", &room(256), LEASE).await.unwrap();
+        if claimed.is_empty() {
+            return done;
+        }
+        done += claimed.len();
+        let mut ends = JoinSet::new();
+        for claimed in claimed {
+            let ledger = ledger.clone();
+            ends.spawn(async move { ledger.finish(finish(&claimed, Outcome::ok())).await.unwrap() });
+        }
+        assert!(ends.join_all().await.into_iter().all(|written| written));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_server_sweeps_the_queue() {
+    let db = Db::new().await;
+    let store = db.store("one").await;
+    store.deploy(revision("f", "max_concurrency = 1000\n")).await.unwrap();
+    let (ledger, _writers) = ledger(&store);
+    for _ in 0..11 {
+        accept_many(&store, 1000).await;
+    }
+    assert_eq!(work_off(&store, &ledger).await, 11_000);
+    let sweeps = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'queue'";
+    until("it is swept", async || db.number(sweeps).await > 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_planned_on_an_empty_queue_reads_what_it_claims_and_no_more() {
+    let db = Db::new().await;
+    let store = db.store("one").await;
+    store.deploy(revision("f", "max_concurrency = 1000\n")).await.unwrap();
+    accept_many(&store, 1000).await;
+    db.sql.execute("VACUUM queue").await.unwrap();
+    db.sql.execute("DELETE FROM queue").await.unwrap();
+    db.sql.execute("VACUUM queue").await.unwrap();
+    assert!(store.claim("one", &room(1), LEASE).await.unwrap().is_empty(), "planned now");
+    for _ in 0..3 {
+        accept_many(&store, 1000).await;
+    }
+    let read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'queue_pkey'";
+    let before = db.number(read).await;
+    assert_eq!(store.claim("one", &room(32), LEASE).await.unwrap().len(), 32);
+    // A connection tells of what it has read when it goes, at the latest.
+    store.close().await;
+    until("the claim is counted", async || db.number(read).await > before).await;
+    let rows = db.number(read).await - before;
+    assert!(rows <= 64, "{rows} rows of the queue were read to claim 32");
+}
