@@ -29,6 +29,22 @@ fn context_tells_about_the_call() {
 }
 
 #[test]
+fn context_is_the_same_whoever_asks_first() {
+    let code = "import copy, threading\ndef handle(event, context):\n    \
+                told = []\n    \
+                ask = lambda: told.append((context.cause, context.function))\n    \
+                threads = [threading.Thread(target=ask) for _ in range(8)]\n    \
+                [thread.start() for thread in threads]\n    \
+                [thread.join() for thread in threads]\n    \
+                assert {(cause.kind, function) for cause, function in told} == {('webhook', 'f')}, told\n    \
+                assert copy.deepcopy(context).execution == context.execution\n    \
+                assert \"'attempt': 1\" in repr(context)\n    \
+                return [len(told), hasattr(context, 'nonsense'), context.cancelled]\n";
+    let mut runner = Runner::ready(code);
+    assert_eq!(runner.call(&json!({})).json(), json!([8, false, false]));
+}
+
+#[test]
 fn environment_is_there_when_the_module_loads() {
     let code = "import os\nSEEN = os.environ['GREETING']\ndef handle(event, context):\n    return SEEN\n";
     let mut runner =

@@ -126,12 +126,15 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, Stor
            SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
                p.revision AS "revision: RevisionDigest", p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
                p.max_age, p.set_at AS "set_at?",
-               (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before < 'infinity') AS "running!",
-               (SELECT count(*) FROM queue q WHERE q.trigger = s.trigger AND q.not_before = 'infinity') AS "held!"
+               live.running AS "running!", live.held AS "held!"
            FROM d
            JOIN cron_schedules s ON s.trigger = d.trigger
            JOIN triggers t ON t.id = s.trigger
            JOIN plan p ON p.namespace = t.namespace AND p.name = t.function
+           CROSS JOIN LATERAL (
+             SELECT count(*) FILTER (WHERE q.not_before < 'infinity') AS running, count(*) FILTER (WHERE q.not_before = 'infinity') AS held
+             FROM queue q WHERE q.trigger = s.trigger
+           ) live
            WHERE s.paused_at IS NULL AND s.cursor = d.cursor AND s.rhythm = d.rhythm
            ORDER BY s.trigger
            FOR UPDATE OF s SKIP LOCKED"#,
