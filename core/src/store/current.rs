@@ -139,16 +139,16 @@ impl Store {
     ) -> Result<Option<Arc<Current>>, StoreError> {
         let key = (namespace.clone(), name.clone());
         let cache = &self.inner.current;
-        let mut looked = cache.look(&key);
-        let last = if looked.is_err() { cache.turn(&key) } else { None };
+        if let Ok(current) = cache.look(&key) {
+            return Ok(current);
+        }
+        let last = cache.turn(&key);
         let turn = match &last {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        if turn.is_some() {
-            looked = cache.look(&key);
-        }
-        let epoch = match looked {
+        // Whoever had the turn before has asked.
+        let epoch = match cache.look(&key) {
             Ok(current) => return Ok(current),
             Err(epoch) => epoch,
         };

@@ -1,22 +1,16 @@
--- What work passes through on its way is not checked word by word any more: Postgres reads each check anew for every statement, which
--- was a fifth of what it did for queued work. The words come from types that have no others (docs/decisions/0040).
+-- See 0023. The checks of partitions go with those of their parent.
 
-DO $$
-DECLARE
-    one record;
-BEGIN
-    -- Those of partitions go with those of their parents.
-    FOR one IN
-        SELECT conrelid::regclass AS parent, conname AS name FROM pg_constraint
-        WHERE contype = 'c' AND conrelid IN ('queue'::regclass, 'messages'::regclass, 'cron_ticks'::regclass,
-            'invocations'::regclass, 'executions'::regclass)
-    LOOP
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', one.parent, one.name);
-    END LOOP;
-END
-$$;
+ALTER TABLE executions
+    DROP CONSTRAINT executions_cause_kind_check,
+    DROP CONSTRAINT executions_function_check,
+    DROP CONSTRAINT executions_attempt_check,
+    DROP CONSTRAINT executions_state_check,
+    DROP CONSTRAINT executions_outcome_check,
+    DROP CONSTRAINT executions_start_kind_check,
+    DROP CONSTRAINT executions_reset_check,
+    DROP CONSTRAINT executions_check;
 
--- The same, but executions keep less room free: most of them are written once, with their end.
+-- Executions keep less room free from now on: most of them are written once, with their end.
 CREATE OR REPLACE FUNCTION runlet_make_partitions(first_day date, last_day date) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
