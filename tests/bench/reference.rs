@@ -37,6 +37,7 @@ const NODE: &str = r#"
 const handle = async (event, context) => event;
 let pending = Buffer.alloc(0);
 require("net").createServer((peer) => {
+  peer.on("close", () => process.exit());
   peer.on("data", async (piece) => {
     pending = pending.length ? Buffer.concat([pending, piece]) : piece;
     while (pending.length >= 4 && pending.length >= 4 + pending.readUInt32LE(0)) {
