@@ -14,12 +14,12 @@ use runlet_core::manifest::Manifest;
 use runlet_core::name::{FunctionName, Namespace, RevisionDigest};
 use runlet_core::outcome::Outcome;
 use runlet_core::precondition::Precondition;
-use runlet_core::store::Store;
 use runlet_core::store::function::{Function, NewRevision};
 use runlet_core::store::ledger::{Finish, Ledger};
 use runlet_core::store::message::{Consumer, Hints, NewMessage, QueueKey, Which};
 use runlet_core::store::queue::at_once::{Reserved, Starter};
 use runlet_core::store::queue::{Claimed, Room};
+use runlet_core::store::{Spill, Store};
 use runlet_triggers::queue::{choose, decide};
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
@@ -100,7 +100,9 @@ impl Cycle {
         sqlx::query("DROP DATABASE IF EXISTS bench_ledger WITH (FORCE)").execute(&admin).await?;
         sqlx::query("CREATE DATABASE bench_ledger").execute(&admin).await?;
         let options = admin.connect_options().as_ref().clone().database("bench_ledger");
-        let store = Store::open(options.clone(), 16, "bench").await?;
+        // The only server of its database, as the one under test is of its own.
+        let spill = Spill { dir: server.data(), over: None, alone: true };
+        let store = Store::open_with(options.clone(), 16, "bench", Some(spill)).await?;
         let pool = PgPool::connect_with(options).await?;
         let text = format!(
             "schema = 1\nname = \"f\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 1000\n{TRIGGER}"
