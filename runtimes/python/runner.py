@@ -74,16 +74,16 @@ class Context:
     cancelled = False
 
     def __init__(self, facts):
-        self.__facts = facts
+        self._facts = facts
 
     def __getattr__(self, name):
-        facts = self.__dict__.get("_Context__facts")
+        facts = self.__dict__.get("_facts")
         if facts is not None:
             if not isinstance(facts, dict):
                 facts = from_json(str(facts, "utf-8"))
             # Two threads that ask at once both find all of it.
             self.__dict__.update({**dict.fromkeys(FACTS), **facts, "cause": Cause(facts.get("cause") or {})})
-            self.__facts = None
+            self._facts = None
         try:
             return self.__dict__[name]
         except KeyError:

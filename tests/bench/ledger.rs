@@ -49,13 +49,9 @@ struct Hands {
     work: Mutex<Vec<Claimed>>,
 }
 
-/// One of them.
-#[derive(Debug)]
+/// They as the store knows them, and one of them that is reserved.
+#[derive(Debug, Clone)]
 struct Hand(Arc<Hands>);
-
-/// All of them, as the store knows them.
-#[derive(Debug)]
-struct Starts(Arc<Hands>);
 
 impl Hands {
     fn take(&self) -> Vec<Claimed> {
@@ -63,11 +59,11 @@ impl Hands {
     }
 }
 
-impl Starter for Starts {
+impl Starter for Hand {
     fn reserve(&self, _function: &Function) -> Option<Box<dyn Reserved>> {
         let less = |free: usize| free.checked_sub(1);
         self.0.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
-        Some(Box::new(Hand(Arc::clone(&self.0))))
+        Some(Box::new(self.clone()))
     }
 
     fn lease(&self) -> Duration {
@@ -120,7 +116,7 @@ impl Cycle {
         tasks.spawn(writers.run());
         let consumers = store.consumers().await?;
         let hands = Arc::new(Hands::default());
-        store.start_with(Arc::new(Starts(Arc::clone(&hands))));
+        store.start_with(Arc::new(Hand(Arc::clone(&hands))));
         let queue = (Namespace::default_namespace(), QUEUE.to_owned());
         Ok(Self { admin, pool, store, queue, consumers, ledger, hands, _writers: tasks })
     }

@@ -106,12 +106,11 @@ impl Shared {
     /// again by whoever needs it.
     pub(crate) async fn read_ahead(&self, claimed: &[Claimed]) {
         for claim in claimed {
-            let manifest = self.manifests.get(&claim.namespace, &claim.revision).await;
-            let read = match manifest {
-                Ok(_) => self.store.current(&claim.namespace, &claim.function).await.map(drop),
-                Err(error) => Err(error),
+            let read = async {
+                self.manifests.get(&claim.namespace, &claim.revision).await?;
+                self.store.current(&claim.namespace, &claim.function).await
             };
-            if let Err(error) = read {
+            if let Err(error) = read.await {
                 tracing::debug!(%error, "claimed work could not be read about ahead");
                 return;
             }

@@ -35,6 +35,6 @@ WITH tick AS (
 ), moved AS (
   UPDATE cron_schedules s SET cursor = c.cursor
   FROM unnest($16::uuid[], $17::timestamptz[]) AS c (trigger, cursor)
-  WHERE s.trigger = c.trigger
+  WHERE s.trigger = ANY($16) AND c.trigger = s.trigger
 )
 SELECT execution, fence FROM queued

@@ -1,4 +1,5 @@
-//! Group commit: a writer takes what waits, writes it as one statement, and answers each caller. No timer: a lone entry waits for nobody.
+//! Group commit: a writer takes what waits, writes it as one statement, and answers each caller. No timer: a lone entry waits for no longer
+//! than it takes to see that it is alone.
 
 use std::future::Future;
 use std::time::{Duration, Instant};

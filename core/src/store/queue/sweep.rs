@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Pieces of work that may go before it is swept. Each leaves two rows or three.
 const PIECES: usize = 10_000;
@@ -40,16 +40,12 @@ impl Store {
             sweep.due.notified().await;
             sweep.gone.store(0, Ordering::Relaxed);
             let begin = Instant::now();
-            if let Err(error) = self.vacuum_queue().await {
+            // Others may sweep it already; and to cut off its empty end would keep everybody out meanwhile.
+            let swept = sqlx::query!("VACUUM (SKIP_LOCKED, TRUNCATE false) queue").execute(self.pool()).await;
+            if let Err(error) = swept {
                 tracing::debug!(%error, "the queue was not swept");
             }
             sleep((begin.elapsed() * REST).max(Duration::from_secs(1))).await;
         }
-    }
-
-    async fn vacuum_queue(&self) -> Result<(), StoreError> {
-        // Others may sweep it already; and to cut off its empty end would keep everybody out meanwhile.
-        sqlx::query!("VACUUM (SKIP_LOCKED, TRUNCATE false) queue").execute(self.pool()).await?;
-        Ok(())
     }
 }
