@@ -99,8 +99,6 @@ pub struct DueTicks {
     pub rhythm: String,
     /// Where the cursor is expected.
     pub from: Timestamp,
-    /// Where it goes.
-    pub to: Timestamp,
     /// What a tick does while earlier runs are not over.
     pub overlap: Overlap,
     /// Most runs that may run and wait at a time.

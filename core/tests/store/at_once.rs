@@ -181,14 +181,13 @@ async fn ticks_and_messages_start_at_once_too() {
         trigger: schedule.trigger,
         rhythm: schedule.spec.rhythm(),
         from: schedule.cursor,
-        to: at(300),
         overlap: schedule.spec.overlap,
         backlog: schedule.spec.backlog,
         ticks: vec![tick(60, Duration::ZERO), tick(120, Duration::from_secs(9)), tick(180, Duration::ZERO)],
         missed: vec![at(30)],
     };
     let fates = |_: &DueTicks, _| Decision { fates: vec![Fate::Fired, Fate::Fired, Fate::Held], cancel: false };
-    store.fire(&[due], fates).await.unwrap();
+    store.fire(&[due], at(300), fates).await.unwrap();
     let [claimed] = &places.started()[..] else { panic!("the one that is due, and is not held") };
     assert_eq!((claimed.payload.as_deref(), claimed.cause.trigger), (Ok(&b"{\"n\":1}"[..]), Some(schedule.trigger)));
 

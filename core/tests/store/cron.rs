@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::precondition::Precondition;
 use runlet_core::store::Store;
-use runlet_core::store::cron::{Decision, DueTick, DueTicks, Fate, Live, Schedule};
+use runlet_core::store::cron::{Decision, DueTick, DueTicks, Fate, Fired, Live, Schedule};
 
 use crate::host::*;
 
@@ -20,7 +20,6 @@ fn due(schedule: &Schedule, seconds: &[i64]) -> DueTicks {
         trigger: schedule.trigger,
         rhythm: schedule.spec.rhythm(),
         from: schedule.cursor,
-        to: seconds.last().map_or(schedule.cursor, at),
         overlap: schedule.spec.overlap,
         backlog: schedule.spec.backlog,
         ticks: seconds.iter().map(tick).collect(),
@@ -30,6 +29,12 @@ fn due(schedule: &Schedule, seconds: &[i64]) -> DueTicks {
 
 fn all(fate: Fate) -> impl Fn(&DueTicks, Live) -> Decision {
     move |due, _| Decision { fates: vec![fate; due.ticks.len()], cancel: false }
+}
+
+/// Fires ticks at the moment of the last one.
+async fn fire(store: &Store, due: &[DueTicks], decide: impl Fn(&DueTicks, Live) -> Decision + Send) -> Vec<Fired> {
+    let last = due.iter().flat_map(|due| &due.ticks).map(|tick| tick.at).max().expect("a tick");
+    store.fire(due, last, decide).await.unwrap()
 }
 
 async fn schedules(store: &Store) -> Vec<Schedule> {
@@ -46,9 +51,9 @@ async fn servers_that_fire_at_once_make_one_invocation_a_tick() {
     let two = db.store("two").await;
     let due: Vec<DueTicks> = schedules(&one).await.iter().map(|schedule| due(schedule, &[60, 120])).collect();
     assert_eq!(due.len(), 50);
-    let (first, second) = tokio::join!(one.fire(&due, all(Fate::Fired)), two.fire(&due, all(Fate::Fired)));
-    assert_eq!(first.unwrap().len() + second.unwrap().len(), 50);
-    assert_eq!(two.fire(&due, all(Fate::Fired)).await.unwrap().len(), 0, "and not later either");
+    let (first, second) = tokio::join!(fire(&one, &due, all(Fate::Fired)), fire(&two, &due, all(Fate::Fired)));
+    assert_eq!(first.len() + second.len(), 50);
+    assert_eq!(fire(&two, &due, all(Fate::Fired)).await.len(), 0, "and not later either");
     assert_eq!((db.number(MADE).await, db.number("SELECT count(*) FROM cron_ticks").await), (100, 100));
     assert_eq!(db.number("SELECT count(*) FROM queue").await, 100);
 }
@@ -59,11 +64,11 @@ async fn a_tick_that_is_on_record_is_not_made_again() {
     let store = db.store("one").await;
     store.deploy(revision("f", TRIGGER)).await.unwrap();
     let before = schedules(&store).await.remove(0);
-    assert_eq!(store.fire(&[due(&before, &[60])], all(Fate::Fired)).await.unwrap().len(), 1);
+    assert_eq!(fire(&store, &[due(&before, &[60])], all(Fate::Fired)).await.len(), 1);
     // A clock that was wrong by years took the cursor along; it is put back.
     let after = schedules(&store).await.remove(0);
     store.rewind_schedule(before.trigger, after.cursor, before.cursor).await.unwrap();
-    let again = store.fire(&[due(&before, &[60, 120])], all(Fate::Fired)).await.unwrap();
+    let again = fire(&store, &[due(&before, &[60, 120])], all(Fate::Fired)).await;
     assert_eq!((again.len(), db.number(MADE).await), (1, 2));
 }
 
@@ -78,7 +83,7 @@ async fn held_ones_go_one_after_the_other() {
         let fates = (0..due.ticks.len()).map(|nth| if nth == 0 { Fate::Fired } else { Fate::Held }).collect();
         Decision { fates, cancel: false }
     };
-    store.fire(&[due(&schedule, &[60, 120, 180])], first_fires).await.unwrap();
+    fire(&store, &[due(&schedule, &[60, 120, 180])], first_fires).await;
     let (ledger, _writers) = ledger(&store);
     for left in [true, true, false] {
         assert_eq!(store.release_held().await.unwrap(), left, "the one before is not over");
@@ -103,7 +108,7 @@ async fn a_deploy_keeps_what_is_decided_unless_the_rhythm_changes() {
     store.deploy(revision("f", &TRIGGER.replace("* * * * *", "@daily"))).await.unwrap();
     let third = schedules(&store).await.remove(0);
     assert!(third.trigger == first.trigger && third.cursor > first.cursor);
-    assert!(store.fire(&[due(&first, &[60])], all(Fate::Fired)).await.unwrap().is_empty(), "of the old rhythm");
+    assert!(fire(&store, &[due(&first, &[60])], all(Fate::Fired)).await.is_empty(), "of the old rhythm");
     store.deploy(revision("f", "")).await.unwrap();
     assert!(schedules(&store).await.is_empty());
 }
@@ -116,7 +121,7 @@ async fn a_paused_schedule_is_not_fired_and_goes_on_from_its_end() {
     let schedule = schedules(&store).await.remove(0);
     assert!(store.pause_schedule(&ns(), schedule.trigger, Some("a\0note"), clock::now()).await.unwrap());
     assert!(schedules(&store).await.is_empty());
-    assert!(store.fire(&[due(&schedule, &[60])], all(Fate::Fired)).await.unwrap().is_empty());
+    assert!(fire(&store, &[due(&schedule, &[60])], all(Fate::Fired)).await.is_empty());
     let listed = store.triggers(&ns(), None, Some(schedule.trigger), None, 1).await.unwrap().remove(0);
     assert_eq!(listed.paused.and_then(|paused| paused.note).as_deref(), Some("a\u{fffd}note"));
     let end: Timestamp = clock::now() + TimeDelta::hours(1);
@@ -132,10 +137,10 @@ async fn old_ticks_go_and_stay_decided() {
     let schedule = schedules(&store).await.remove(0);
     let seconds: Vec<i64> = (1..=250).collect();
     let due = due(&schedule, &seconds);
-    store.fire(std::slice::from_ref(&due), all(Fate::Skipped)).await.unwrap();
+    fire(&store, std::slice::from_ref(&due), all(Fate::Skipped)).await;
     assert_eq!(store.prune_ticks(clock::now()).await.unwrap(), 150);
     assert_eq!(store.ticks(&ns(), schedule.trigger, 1000).await.unwrap().len(), 100);
-    assert!(store.fire(&[due], all(Fate::Fired)).await.unwrap().is_empty());
+    assert!(fire(&store, &[due], all(Fate::Fired)).await.is_empty());
     store.remove_function(&ns(), &name("f"), &Precondition::None).await.unwrap();
     assert_eq!(store.prune_ticks(clock::now()).await.unwrap(), 100);
 }

@@ -140,7 +140,6 @@ fn for_ledger(schedule: &Schedule, due: Due) -> DueTicks {
         trigger: *trigger,
         rhythm: spec.rhythm(),
         from: *cursor,
-        to: due.cursor,
         overlap: spec.overlap,
         backlog: spec.backlog,
         ticks: due.fire.iter().map(tick).collect(),

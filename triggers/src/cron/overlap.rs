@@ -60,7 +60,7 @@ mod tests {
         let tick = |nth| DueTick { at, missed: nth < missed, delay: Duration::ZERO, body: Default::default() };
         let ticks = (0..missed + on_time).map(tick).collect();
         let (trigger, rhythm) = (TriggerId::new(), String::new());
-        let due = DueTicks { trigger, rhythm, from: at, to: at, overlap, backlog, ticks, missed: Vec::new() };
+        let due = DueTicks { trigger, rhythm, from: at, overlap, backlog, ticks, missed: Vec::new() };
         let decision = decide(&due, Live { running, held });
         let fates: Vec<&str> = decision.fates.iter().map(|fate| fate.as_str()).collect();
         format!("{}{}", if decision.cancel { "cancel " } else { "" }, fates.join(" "))

@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// From so many schedules on that are due at once, half of them are fired by another connection.
 const MANY: usize = 128;
 
+/// So long before its instant all that is due then is computed: of many schedules that takes longer than anybody should wait.
+const AHEAD: TimeDelta = TimeDelta::milliseconds(20);
+
 /// Pause after a failure of the database.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -112,8 +115,7 @@ impl Service {
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
         let tick = self.book.next().map(|next| {
-            let left = next - (self.now)();
-            // The timer is exact to a millisecond and must not be early.
+            let left = next - AHEAD - (self.now)();
             left.max(TimeDelta::zero()).to_std().unwrap_or_default()
         });
         let soon = now + tick.unwrap_or(LOOK).min(LOOK);
@@ -150,22 +152,24 @@ impl Service {
         Ok(())
     }
 
-    /// Fires all that is due.
+    /// Fires all that is due, or will be in a moment.
     async fn fire(&mut self) -> Result<(), StoreError> {
         loop {
             let now = (self.now)();
-            let due = self.book.due(now, TICKS);
-            if due.is_empty() {
+            let Some(next) = self.book.next().filter(|next| *next <= now + AHEAD) else { return Ok(()) };
+            let at = next.max(now);
+            let due = self.book.due(at, TICKS);
+            if due.is_empty() || !self.comes(at).await {
                 return Ok(());
             }
             // Each connection is a process of Postgres: many ticks are on record sooner by two of them.
             let part = if due.len() < MANY { due.len() } else { due.len().div_ceil(2) };
-            let fired = try_join_all(due.chunks(part).map(|part| self.store.fire(part, overlap::decide))).await?;
+            let fired = try_join_all(due.chunks(part).map(|part| self.store.fire(part, at, overlap::decide))).await?;
             let fired: HashMap<TriggerId, Fired> = fired.into_iter().flatten().map(|one| (one.trigger, one)).collect();
             for due in &due {
                 match fired.get(&due.trigger) {
                     Some(fired) => {
-                        self.book.advance(due.trigger, due.to);
+                        self.book.advance(due.trigger, at);
                         self.note(fired);
                     }
                     // Another server has it, or it has changed: the ledger tells.
@@ -174,6 +178,20 @@ impl Service {
                         self.reload = Instant::now();
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits for a moment that is near. `false`: the clock was set back meanwhile.
+    async fn comes(&self, at: Timestamp) -> bool {
+        loop {
+            let left = at - (self.now)();
+            match left.to_std() {
+                // Past, or now.
+                Err(_) | Ok(Duration::ZERO) => return true,
+                Ok(_) if left > AHEAD => return false,
+                // The timer is exact to a millisecond and must not be early.
+                Ok(left) => sleep(left).await,
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Firing: ticks, their invocations and the cursors, in one transaction.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -13,6 +15,7 @@ use crate::clock::{self, Timestamp};
 use crate::id::{InvocationId, TriggerId};
 use crate::invocation::InvocationState;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
+use crate::store::current::Current;
 use crate::store::queue::Wakeup;
 use crate::store::queue::at_once::{AtOnce, NewWork};
 use crate::store::queue::cancel::close_waiting;
@@ -27,9 +30,8 @@ const FEW: usize = 16;
 /// Content type of what an invocation of a schedule is given.
 const JSON: &str = "application/json";
 
-/// A schedule that is ours to fire: its row is locked, and its cursor is where it was expected.
-struct Held {
-    trigger: TriggerId,
+/// The schedules of a function that are ours to fire: their rows are locked, and their cursors are where they were expected.
+struct Ours {
     namespace: Namespace,
     function: FunctionName,
     revision: RevisionDigest,
@@ -39,12 +41,22 @@ struct Held {
     memory: Value,
     max_age: Option<String>,
     set_at: Option<Timestamp>,
-    running: i64,
-    held: i64,
+    triggers: Vec<Uuid>,
+    running: Vec<i64>,
+    held: Vec<i64>,
+}
+
+impl Ours {
+    /// Each schedule, and its runs that are not over.
+    fn schedules(&self) -> impl Iterator<Item = (TriggerId, Live)> {
+        let live = self.running.iter().zip(&self.held);
+        let live = live.map(|(running, held)| Live { running: small(*running), held: small(*held) });
+        self.triggers.iter().map(|trigger| TriggerId::from(*trigger)).zip(live)
+    }
 }
 
 impl Store {
-    /// Fires what is due: for each schedule whose cursor is where it is expected, the ticks get the fates that `decide` gives them,
+    /// Fires what is due `at` a moment, up to which all is decided then: for each schedule whose cursor is where it is expected, the ticks get the fates that `decide` gives them,
     /// and those that run their invocations. All of it or nothing. What another server fires at the same moment, or has fired, is
     /// passed over, as is what was paused, changed or removed: it is not among those returned.
     ///
@@ -53,13 +65,14 @@ impl Store {
     pub async fn fire(
         &self,
         due: &[DueTicks],
+        at: Timestamp,
         decide: impl Fn(&DueTicks, Live) -> Decision + Send,
     ) -> Result<Vec<Fired>, StoreError> {
         if due.len() > FEW {
-            return self.fire_in(self.pool().begin().await?, due, decide).await;
+            return self.fire_in(self.pool().begin().await?, due, at, decide).await;
         }
         let mut lane = self.steady().take().await?;
-        let fired = self.fire_in(lane.begin().await?, due, decide).await?;
+        let fired = self.fire_in(lane.begin().await?, due, at, decide).await?;
         lane.keep();
         Ok(fired)
     }
@@ -68,6 +81,7 @@ impl Store {
         &self,
         mut tx: PgTransaction<'_>,
         due: &[DueTicks],
+        at: Timestamp,
         decide: impl Fn(&DueTicks, Live) -> Decision + Send,
     ) -> Result<Vec<Fired>, StoreError> {
         let ours = lock(&mut tx, due).await?;
@@ -76,24 +90,26 @@ impl Store {
         let mut at_once = self.at_once();
         let mut fired = Vec::with_capacity(ours.len());
         let mut cancelled = Vec::new();
-        for schedule in &ours {
-            let Some(due) = by_trigger.get(&schedule.trigger).copied() else { continue };
-            let live = Live { running: small(schedule.running), held: small(schedule.held) };
-            let decision = decide(due, live);
-            if decision.cancel {
-                cancelled.push(schedule.trigger.uuid());
+        for ours in &ours {
+            let plan = Plan::of(ours, &at_once)?;
+            for (trigger, live) in ours.schedules() {
+                let Some(due) = by_trigger.get(&trigger).copied() else { continue };
+                let decision = decide(due, live);
+                if decision.cancel {
+                    cancelled.push(trigger.uuid());
+                }
+                fired.push(columns.add(&plan, due, &decision, &mut at_once));
             }
-            fired.push(columns.add(schedule, due, &decision, &mut at_once)?);
         }
         if !cancelled.is_empty() {
             cancel_runs(&mut tx, &cancelled).await?;
         }
-        let made = columns.write(&mut tx, &at_once).await?;
+        let made = columns.write(&mut tx, at, &at_once).await?;
         tx.commit().await?;
-        if made.iter().any(Option::is_none) {
+        if made.waiting > 0 {
             self.tell(Wakeup::Work);
         }
-        at_once.start(made.into_iter().flatten());
+        at_once.start(made.executions.into_iter().zip(made.fences));
         Ok(fired)
     }
 }
@@ -104,12 +120,12 @@ fn small(n: i64) -> u32 {
 
 /// Locks the schedules that are ours to fire. Everybody locks in one order, and waits for nobody. A manifest may be large: each
 /// function's is read once.
-async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, StoreError> {
+async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Ours>, StoreError> {
     let triggers: Vec<Uuid> = due.iter().map(|due| due.trigger.uuid()).collect();
     let cursors: Vec<Timestamp> = due.iter().map(|due| due.from).collect();
     let rhythms: Vec<&str> = due.iter().map(|due| due.rhythm.as_str()).collect();
     let ours = sqlx::query_as!(
-        Held,
+        Ours,
         r#"WITH d AS (
              SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS d (trigger, cursor, rhythm)
            ), named AS (
@@ -122,22 +138,26 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Held>, Stor
              JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
              JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
              LEFT JOIN function_settings o ON o.namespace = f.namespace AND o.function = f.name
+           ), ours AS (
+             SELECT s.trigger, t.namespace, t.function, live.running, live.held
+             FROM d
+             JOIN cron_schedules s ON s.trigger = d.trigger
+             JOIN triggers t ON t.id = s.trigger
+             CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE q.not_before < 'infinity') AS running, count(*) FILTER (WHERE q.not_before = 'infinity') AS held
+               FROM queue q WHERE q.trigger = s.trigger
+             ) live
+             WHERE s.paused_at IS NULL AND s.cursor = d.cursor AND s.rhythm = d.rhythm
+             ORDER BY s.trigger
+             FOR UPDATE OF s SKIP LOCKED
+           ), grouped AS (
+             SELECT namespace, function, array_agg(trigger) AS triggers, array_agg(running) AS running, array_agg(held) AS held
+             FROM ours GROUP BY namespace, function
            )
-           SELECT s.trigger AS "trigger: TriggerId", p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName",
-               p.revision AS "revision: RevisionDigest", p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
-               p.max_age, p.set_at AS "set_at?",
-               live.running AS "running!", live.held AS "held!"
-           FROM d
-           JOIN cron_schedules s ON s.trigger = d.trigger
-           JOIN triggers t ON t.id = s.trigger
-           JOIN plan p ON p.namespace = t.namespace AND p.name = t.function
-           CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE q.not_before < 'infinity') AS running, count(*) FILTER (WHERE q.not_before = 'infinity') AS held
-             FROM queue q WHERE q.trigger = s.trigger
-           ) live
-           WHERE s.paused_at IS NULL AND s.cursor = d.cursor AND s.rhythm = d.rhythm
-           ORDER BY s.trigger
-           FOR UPDATE OF s SKIP LOCKED"#,
+           SELECT p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName", p.revision AS "revision: RevisionDigest",
+               p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
+               p.max_age, p.set_at AS "set_at?", g.triggers AS "triggers!", g.running AS "running!", g.held AS "held!"
+           FROM grouped g JOIN plan p ON p.namespace = g.namespace AND p.name = g.function"#,
         &triggers,
         &cursors,
         &rhythms as &[&str],
@@ -165,6 +185,36 @@ async fn cancel_runs(tx: &mut PgConnection, triggers: &[Uuid]) -> Result<(), Sto
     notify(tx, running.into_iter().map(|id| Wakeup::Cancel(InvocationId::from(id)))).await
 }
 
+/// What all ticks of a function have in common.
+struct Plan<'a> {
+    ours: &'a Ours,
+    known: Option<Arc<Current>>,
+    /// Bytes.
+    memory: i64,
+    max_age: Option<Duration>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(ours: &'a Ours, at_once: &AtOnce<'_>) -> Result<Self, StoreError> {
+        let memory: ByteSize = noun("revisions", &ours.revision, ours.memory.clone())?;
+        let max_age = ours.max_age.as_deref();
+        let max_age = max_age.map(|age| word::<Span>("revisions", &ours.revision, age)).transpose()?;
+        Ok(Self {
+            ours,
+            known: at_once.known(&ours.namespace, &ours.function, &ours.revision, ours.set_at),
+            memory: count(memory.0),
+            max_age: max_age.map(|age| age.0),
+        })
+    }
+}
+
+/// What was made of decided ticks: how much of it waits, and the executions and fences of what is claimed.
+struct Made {
+    waiting: i64,
+    executions: Vec<Uuid>,
+    fences: Vec<i64>,
+}
+
 /// Decided ticks, column by column.
 #[derive(Default)]
 struct Columns<'a> {
@@ -185,22 +235,18 @@ struct Columns<'a> {
     max_age: Vec<Option<f64>>,
     executions: Vec<Option<Uuid>>,
     moved: Vec<Uuid>,
-    cursors: Vec<Timestamp>,
 }
 
 impl<'a> Columns<'a> {
     fn add(
         &mut self,
-        schedule: &'a Held,
+        plan: &Plan<'a>,
         due: &'a DueTicks,
         decision: &Decision,
         at_once: &mut AtOnce<'_>,
-    ) -> Result<Fired, StoreError> {
-        let known = at_once.known(&schedule.namespace, &schedule.function, &schedule.revision, schedule.set_at);
+    ) -> Fired {
+        let Plan { ours, known, memory, max_age } = plan;
         let now = clock::now();
-        let memory: ByteSize = noun("revisions", &schedule.revision, schedule.memory.clone())?;
-        let max_age = schedule.max_age.as_deref();
-        let max_age = max_age.map(|age| word::<Span>("revisions", &schedule.revision, age)).transpose()?;
         let mut fired = Fired { trigger: due.trigger, invocations: 0, held: 0 };
         let missed = due.missed.iter().map(|at| (*at, Fate::Missed, 0.0, None));
         let decided = due.ticks.iter().zip(&decision.fates);
@@ -209,7 +255,7 @@ impl<'a> Columns<'a> {
             fired.invocations += u32::from(fate.runs());
             fired.held += u32::from(fate == Fate::Held);
             self.triggers.push(due.trigger.uuid());
-            self.namespaces.push(schedule.namespace.as_str());
+            self.namespaces.push(ours.namespace.as_str());
             self.fires_at.push(at);
             self.fates.push(fate.as_str());
             let invocation = InvocationId::new();
@@ -221,7 +267,7 @@ impl<'a> Columns<'a> {
                 payload: body.cloned().unwrap_or_default(),
                 content_type: Some(JSON.to_owned()),
                 priority: 0,
-                deadline: max_age.map(|age| now + age.0),
+                deadline: max_age.map(|age| now + age),
             };
             let known = known.as_ref().filter(|_| fate == Fate::Fired && delay == 0.0);
             self.executions.push(known.and_then(|known| at_once.reserve(&known.function, work)));
@@ -229,22 +275,21 @@ impl<'a> Columns<'a> {
             self.delays.push(delay);
             self.causes.push(causes);
             self.payloads.push(body.map_or(&[], Bytes::as_ref));
-            self.functions.push(schedule.function.as_str());
-            self.revisions.push(schedule.revision.as_str());
-            self.resets.push(&schedule.reset);
-            self.on_lost.push(&schedule.on_lost);
-            self.max_concurrency.push(schedule.max_concurrency);
-            self.memory.push(count(memory.0));
-            self.max_age.push(max_age.map(|age| age.0.as_secs_f64()));
+            self.functions.push(ours.function.as_str());
+            self.revisions.push(ours.revision.as_str());
+            self.resets.push(&ours.reset);
+            self.on_lost.push(&ours.on_lost);
+            self.max_concurrency.push(ours.max_concurrency);
+            self.memory.push(*memory);
+            self.max_age.push(max_age.map(|age| age.as_secs_f64()));
         }
         self.moved.push(due.trigger.uuid());
-        self.cursors.push(due.to);
-        Ok(fired)
+        fired
     }
 
-    /// Returns for each invocation that was made its execution and fence, if it is claimed.
-    async fn write(&self, tx: &mut PgConnection, at_once: &AtOnce<'_>) -> Result<Vec<Option<(Uuid, i64)>>, StoreError> {
-        let made = sqlx::query_file!(
+    async fn write(&self, tx: &mut PgConnection, at: Timestamp, at_once: &AtOnce<'_>) -> Result<Made, StoreError> {
+        let made = sqlx::query_file_as!(
+            Made,
             "src/store/cron/fire.sql",
             &self.triggers,
             &self.namespaces as &[&str],
@@ -262,14 +307,14 @@ impl<'a> Columns<'a> {
             &self.memory,
             clock::now(),
             &self.moved,
-            &self.cursors,
+            at,
             &self.max_age as &[Option<f64>],
             &self.executions as &[Option<Uuid>],
             at_once.server(),
             at_once.lease(),
         )
-        .fetch_all(tx)
+        .fetch_one(tx)
         .await?;
-        Ok(made.into_iter().map(|row| row.execution.zip(row.fence)).collect())
+        Ok(made)
     }
 }

@@ -33,8 +33,9 @@ WITH tick AS (
   FROM work
   RETURNING execution, fence
 ), moved AS (
-  UPDATE cron_schedules s SET cursor = c.cursor
-  FROM unnest($16::uuid[], $17::timestamptz[]) AS c (trigger, cursor)
-  WHERE s.trigger = ANY($16) AND c.trigger = s.trigger
+  UPDATE cron_schedules SET cursor = $17 WHERE trigger = ANY($16::uuid[])
 )
-SELECT execution, fence FROM queued
+SELECT count(*) - count(execution) AS "waiting!",
+  COALESCE(array_agg(execution ORDER BY execution) FILTER (WHERE execution IS NOT NULL), '{}') AS "executions!",
+  COALESCE(array_agg(fence ORDER BY execution) FILTER (WHERE execution IS NOT NULL), '{}') AS "fences!"
+FROM queued

@@ -137,7 +137,7 @@ impl Store {
                FROM triggers t
                LEFT JOIN cron_schedules s ON s.trigger = t.id
                LEFT JOIN LATERAL (
-                 SELECT * FROM cron_ticks c WHERE c.trigger = t.id ORDER BY c.fires_at DESC LIMIT 1
+                 SELECT * FROM cron_ticks c WHERE c.namespace = t.namespace AND c.trigger = t.id ORDER BY c.fires_at DESC LIMIT 1
                ) k ON true
                LEFT JOIN LATERAL (
                  SELECT * FROM broker_states s WHERE s.trigger = t.id AND s.seen_at > now() - interval '30 seconds'

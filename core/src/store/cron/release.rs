@@ -47,9 +47,10 @@ impl Store {
     pub async fn prune_ticks(&self, now: Timestamp) -> Result<u64, StoreError> {
         let old = sqlx::query!(
             "DELETE FROM cron_ticks t USING cron_schedules s CROSS JOIN LATERAL (
-                 SELECT k.fires_at FROM cron_ticks k WHERE k.trigger = s.trigger ORDER BY k.fires_at DESC OFFSET $1 LIMIT 1
+                 SELECT k.fires_at FROM cron_ticks k WHERE k.namespace = s.namespace AND k.trigger = s.trigger
+                 ORDER BY k.fires_at DESC OFFSET $1 LIMIT 1
              ) AS last
-             WHERE t.trigger = s.trigger AND t.fires_at <= last.fires_at",
+             WHERE t.namespace = s.namespace AND t.trigger = s.trigger AND t.fires_at <= last.fires_at",
             TICKS_KEPT,
         )
         .execute(self.pool())
