@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use runlet_core::store::StoreError;
-use runlet_core::store::queue::Room;
+use runlet_core::store::queue::{Claims, Room};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -97,9 +97,9 @@ async fn look(shared: &Arc<Shared>, since: Duration) -> Result<Found, StoreError
         return Ok(Found::Some);
     }
     let options = &shared.options;
-    let claimed = shared.store.claim(&options.server, &room, options.lease).await?;
+    let Claims { work: claimed, due } = shared.store.claim(&options.server, &room, options.lease).await?;
     if claimed.is_empty() {
-        if shared.store.work_is_due().await? {
+        if due {
             return Ok(Found::InVain);
         }
         shared.nothing_waits.store(true, Ordering::Release);

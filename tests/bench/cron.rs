@@ -34,7 +34,6 @@ fn manifest(name: &str, triggers: usize, schedule: &str) -> String {
 
 pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()> {
     let pool = server.database(1).await?;
-    sqlx::query("SET plan_cache_mode = force_generic_plan").execute(&pool).await?;
     let single = one_a_second(server, &pool, scale).await?;
     let bursts = bursts(server, &pool, scale).await?;
     pool.close().await;
@@ -103,8 +102,7 @@ async fn burst(pool: &PgPool) -> anyhow::Result<Burst> {
     let due = DateTime::from_timestamp((now.timestamp() / 10 + 1) * 10, 0).context("a moment")?;
     let at = Instant::now() + (due - now).to_std()?;
     sleep_until(at).await;
-    // Whoever sees the rows sees what is committed, and on disk. To look must not cost what is measured: ids are made after the instant,
-    // and a look is planned once.
+    // Whoever sees the rows sees what is committed, and on disk. To look must not cost what is measured: ids are made after the instant.
     let least = Uuid::from_u128(u128::try_from(due.timestamp_millis())? << 80);
     let queued = loop {
         let (ticks, seen): (i64, DateTime<Utc>) = sqlx::query_as(

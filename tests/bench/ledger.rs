@@ -237,7 +237,7 @@ impl Cycle {
             functions_ahead: HashMap::new(),
             namespaces: Vec::new(),
         };
-        Ok(self.store.claim("bench", &room, LEASE).await?)
+        Ok(self.store.claim("bench", &room, LEASE).await?.work)
     }
 
     async fn end_all(&self, claimed: Vec<Claimed>, of_messages: bool) -> anyhow::Result<()> {

@@ -61,8 +61,8 @@ const BY_KEY: [(&str, &str); 6] = [
     ("enable_material", "off"),
 ];
 
-/// Lanes of [`Inner::steady`]: one for takes, one for settlements; ticks use them too.
-const STEADY: u32 = 2;
+/// Lanes of [`Inner::steady`]: one for takes, one for settlements, and one more, for many ticks go by two.
+const STEADY: u32 = 3;
 
 /// Lanes of [`Inner::hot`]: one for the ends, one for the claims, one for the drain of the spool.
 const HOT: u32 = 3;
@@ -89,6 +89,7 @@ struct Inner {
     current: current::Cache,
     news: queue::news::News,
     overdue: queue::cancel::Overdue,
+    floors: queue::floors::Floors,
     starting: queue::at_once::Starting,
     sweep: queue::sweep::Sweep,
     /// Rung when an end was written that somebody is to be told of.
@@ -140,6 +141,7 @@ impl Store {
                 current: current::Cache::default(),
                 news: queue::news::News::default(),
                 overdue: queue::cancel::Overdue::default(),
+                floors: queue::floors::Floors::default(),
                 starting: queue::at_once::Starting::default(),
                 sweep: queue::sweep::Sweep::default(),
                 callbacks: tokio::sync::Notify::new(),

@@ -11,12 +11,14 @@
 pub mod at_once;
 pub(super) mod cancel;
 mod claim;
+pub(super) mod floors;
 mod lost;
 pub(super) mod news;
 pub mod place;
 pub(super) mod sweep;
 pub(super) mod wakeup;
 
+pub use claim::Claims;
 pub use wakeup::{Wakeup, Wakeups};
 
 use std::collections::HashMap;

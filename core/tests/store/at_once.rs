@@ -90,7 +90,7 @@ async fn what_can_start_at_once_is_claimed_as_it_is_accepted() {
         assert_eq!((claimed.payload.clone(), &claimed.content_type), (Ok(new.payload), &new.content_type));
         assert_eq!(store.queue_depth().await.unwrap(), (0, 1));
         assert_eq!(store.heartbeat("one", &[claimed.fence], LEASE).await.unwrap(), [claimed.fence]);
-        assert!(store.claim("two", &room(9), LEASE).await.unwrap().is_empty());
+        assert!(store.claim("two", &room(9), LEASE).await.unwrap().work.is_empty());
         assert!(ledger.finish(finish(claimed, Outcome::ok())).await.unwrap());
         let read = get(&store, id).await;
         assert_eq!((read.state, read.attempts), (InvocationState::Succeeded, 1));

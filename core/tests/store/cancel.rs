@@ -19,7 +19,7 @@ async fn a_waiting_invocation_never_starts_once_cancelled() {
     assert_eq!(store.cancel(&ns(), id).await.unwrap(), Some(InvocationState::Queued));
     assert_eq!(store.cancel(&ns(), id).await.unwrap(), Some(InvocationState::Cancelled));
     assert_eq!(store.cancel(&ns(), InvocationId::new()).await.unwrap(), None);
-    assert!(store.claim("one", &room(1), LEASE).await.unwrap().is_empty());
+    assert!(store.claim("one", &room(1), LEASE).await.unwrap().work.is_empty());
     assert!(get(&store, id).await.finished_at.is_some());
     assert_ne!(accept(&store, keyed("f", "k")).await, id);
 }
@@ -52,7 +52,7 @@ async fn work_past_its_deadline_expires_instead_of_starting() {
     let mut early = invocation("f");
     early.deadline = Some(clock::now() + chrono::TimeDelta::seconds(600));
     let early = accept(&store, early).await;
-    let claimed = store.claim("one", &room(9), LEASE).await.unwrap();
+    let claimed = store.claim("one", &room(9), LEASE).await.unwrap().work;
     assert_eq!(claimed.iter().map(|claimed| claimed.invocation).collect::<Vec<_>>(), [early]);
     assert_eq!(get(&store, late).await.state, InvocationState::Expired);
     assert_ne!(accept(&store, keyed("f", "k")).await, late);

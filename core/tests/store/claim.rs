@@ -26,7 +26,7 @@ async fn two_servers_never_claim_the_same_work() {
         tasks.spawn(async move {
             let mut mine = Vec::new();
             loop {
-                let claimed = store.claim(server, &room(7), LEASE).await.unwrap();
+                let claimed = store.claim(server, &room(7), LEASE).await.unwrap().work;
                 if claimed.is_empty() {
                     return mine;
                 }
@@ -67,10 +67,10 @@ async fn the_best_work_comes_first_and_full_functions_are_passed_over() {
     assert_eq!(store.waiting_in(&ns()).await.unwrap(), 3);
 
     let used = vec![((ns(), name("g")), 10)];
-    let claimed = store.claim("one", &Room { used, ..room(9) }, LEASE).await.unwrap();
+    let claimed = store.claim("one", &Room { used, ..room(9) }, LEASE).await.unwrap().work;
     assert_eq!(claimed.iter().map(|claimed| claimed.invocation).collect::<Vec<_>>(), [urgent, low]);
     assert_eq!(claim_one(&store, "one").await.invocation, other);
-    assert!(store.claim("one", &room(0), LEASE).await.unwrap().is_empty());
+    assert!(store.claim("one", &room(0), LEASE).await.unwrap().work.is_empty());
     assert_eq!(store.waiting_in(&ns()).await.unwrap(), 0);
 }
 
@@ -84,7 +84,7 @@ async fn no_more_is_claimed_than_can_start() {
     accept(&store, invocation("f")).await;
     let functions =
         |claimed: Vec<Claimed>| claimed.into_iter().map(|claimed| claimed.function.to_string()).collect::<Vec<_>>();
-    let claim = async |room: Room| functions(store.claim("one", &room, LEASE).await.unwrap());
+    let claim = async |room: Room| functions(store.claim("one", &room, LEASE).await.unwrap().work);
 
     // Memory for one and a half: the first, and then nothing goes past the second.
     let memory = ByteSize::mib(96).0;
@@ -99,9 +99,10 @@ async fn no_more_is_claimed_than_can_start() {
     accept(&store, invocation("f")).await;
     assert_eq!(claim(room(32)).await, ["two", "two", "f"]);
     let used = vec![((ns(), name("two")), 2)];
-    assert!(claim(Room { used, ..room(32) }).await.is_empty() && store.work_is_due().await.unwrap());
+    let claims = store.claim("one", &Room { used, ..room(32) }, LEASE).await.unwrap();
+    assert!(claims.work.is_empty() && claims.due);
     // Turns are those of one server.
-    assert_eq!(store.claim("two", &room(32), LEASE).await.unwrap().len(), 2);
+    assert_eq!(store.claim("two", &room(32), LEASE).await.unwrap().work.len(), 2);
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn an_old_fence_writes_nothing() {
     let (_db, store) = db_with_function().await;
     let (ledger, _tasks) = ledger(&store);
     let id = accept(&store, invocation("f")).await;
-    let old = store.claim("one", &room(1), Duration::ZERO).await.unwrap().remove(0);
+    let old = store.claim("one", &room(1), Duration::ZERO).await.unwrap().work.remove(0);
     let expired = store.reap_expired().await.unwrap();
     assert_eq!((expired.len(), expired[0].execution, expired[0].retried), (1, old.execution, true));
     assert!(store.reap_expired().await.unwrap().is_empty());
@@ -143,7 +144,7 @@ async fn what_kills_its_server_again_and_again_becomes_a_dead_letter() {
     for attempt in 1..=MAX_LOST {
         sqlx::query("UPDATE queue SET not_before = now()").execute(&db.sql).await.unwrap();
         // One by the lease, one by its own server's word.
-        let claimed = store.claim("one", &room(1), Duration::ZERO).await.unwrap().remove(0);
+        let claimed = store.claim("one", &room(1), Duration::ZERO).await.unwrap().work.remove(0);
         assert_eq!(claimed.attempt, attempt.unsigned_abs());
         if attempt % 2 == 0 {
             store.reap_expired().await.unwrap();
@@ -169,7 +170,7 @@ async fn at_boot_what_an_earlier_life_left_is_lost() {
     let (ledger, tasks) = ledger(&store);
     let again = accept(&store, invocation("f")).await;
     let once = accept(&store, keyed("once", "k")).await;
-    assert_eq!(store.claim("one", &room(2), LEASE).await.unwrap().len(), 2);
+    assert_eq!(store.claim("one", &room(2), LEASE).await.unwrap().work.len(), 2);
     let call = crate::ledger::call();
     ledger.start(call.clone()).await.unwrap();
     let foreign = accept(&store, invocation("f")).await;
@@ -206,7 +207,7 @@ async fn work_that_is_days_old_is_claimed_with_all_that_it_says() {
     {
         sqlx::query(table).bind(id).bind(old.uuid()).execute(&db.sql).await.unwrap();
     }
-    let claimed = store.claim("one", &room(9), LEASE).await.unwrap();
+    let claimed = store.claim("one", &room(9), LEASE).await.unwrap().work;
     let ids: HashSet<_> = claimed.iter().map(|claimed| claimed.invocation).collect();
     assert_eq!(ids, HashSet::from([id.into(), new]));
     for claimed in &claimed {

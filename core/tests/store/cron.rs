@@ -88,7 +88,7 @@ async fn held_ones_go_one_after_the_other() {
     for left in [true, true, false] {
         assert_eq!(store.release_held().await.unwrap(), left, "the one before is not over");
         let claimed = claim_one(&store, "one").await;
-        assert!(store.claim("one", &room(9), LEASE).await.unwrap().is_empty(), "one at a time");
+        assert!(store.claim("one", &room(9), LEASE).await.unwrap().work.is_empty(), "one at a time");
         noted(&store, &ledger, std::slice::from_ref(&claimed)).await;
         ledger.finish(finish(&claimed, runlet_core::outcome::Outcome::ok())).await.unwrap();
         store.release_held().await.unwrap();

@@ -21,7 +21,7 @@ async fn executions_are_found_by_every_filter() {
     for function in ["f", "g", "f"] {
         accept(&store, invocation(function)).await;
     }
-    let claimed = store.claim("one", &room(9), LEASE).await.unwrap();
+    let claimed = store.claim("one", &room(9), LEASE).await.unwrap().work;
     noted(&store, &ledger, &claimed).await;
     assert!(ledger.finish(finish(&claimed[0], Outcome::ok())).await.unwrap());
     let call = crate::ledger::call();

@@ -198,7 +198,7 @@ pub(crate) fn room(executions: u32) -> Room {
 }
 
 pub(crate) async fn claim_one(store: &Store, server: &str) -> Claimed {
-    let mut claimed = store.claim(server, &room(1), LEASE).await.unwrap();
+    let mut claimed = store.claim(server, &room(1), LEASE).await.unwrap().work;
     claimed.pop().expect("work is due")
 }
 
@@ -228,7 +228,7 @@ pub(crate) async fn expires(store: &Store, id: InvocationId) {
     let end = std::time::Instant::now() + Duration::from_secs(10);
     while get(store, id).await.state != InvocationState::Expired {
         assert!(std::time::Instant::now() < end, "it does not expire");
-        assert!(store.claim("one", &room(1), LEASE).await.unwrap().is_empty());
+        assert!(store.claim("one", &room(1), LEASE).await.unwrap().work.is_empty());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::{Connection as _, PgConnection, PgTransaction};
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{Decision, DueTicks, Fate, Fired, Live};
@@ -23,9 +23,6 @@ use crate::store::queue::news::notify;
 use crate::store::text::{count, json, noun, word};
 use crate::store::{Store, StoreError};
 use crate::unit::{ByteSize, Span};
-
-/// So few schedules are looked up one by one, by a plan that is there already: to make one takes longer than all the rest.
-const FEW: usize = 16;
 
 /// Content type of what an invocation of a schedule is given.
 const JSON: &str = "application/json";
@@ -56,8 +53,8 @@ impl Ours {
 }
 
 impl Store {
-    /// Fires what is due `at` a moment, up to which all is decided then: for each schedule whose cursor is where it is expected, the ticks get the fates that `decide` gives them,
-    /// and those that run their invocations. All of it or nothing. What another server fires at the same moment, or has fired, is
+    /// Fires what is due `at` a moment, up to which all is decided then: for each schedule whose cursor is where it is expected, the ticks
+    /// get the fates that `decide` gives them, and those that run their invocations. All of it or nothing. What another server fires at the same moment, or has fired, is
     /// passed over, as is what was paused, changed or removed: it is not among those returned.
     ///
     /// # Errors
@@ -68,22 +65,8 @@ impl Store {
         at: Timestamp,
         decide: impl Fn(&DueTicks, Live) -> Decision + Send,
     ) -> Result<Vec<Fired>, StoreError> {
-        if due.len() > FEW {
-            return self.fire_in(self.pool().begin().await?, due, at, decide).await;
-        }
         let mut lane = self.steady().take().await?;
-        let fired = self.fire_in(lane.begin().await?, due, at, decide).await?;
-        lane.keep();
-        Ok(fired)
-    }
-
-    async fn fire_in(
-        &self,
-        mut tx: PgTransaction<'_>,
-        due: &[DueTicks],
-        at: Timestamp,
-        decide: impl Fn(&DueTicks, Live) -> Decision + Send,
-    ) -> Result<Vec<Fired>, StoreError> {
+        let mut tx = lane.begin().await?;
         let ours = lock(&mut tx, due).await?;
         let by_trigger: HashMap<TriggerId, &DueTicks> = due.iter().map(|due| (due.trigger, due)).collect();
         let mut columns = Columns::default();
@@ -106,6 +89,7 @@ impl Store {
         }
         let made = columns.write(&mut tx, at, &at_once).await?;
         tx.commit().await?;
+        lane.keep();
         if made.waiting > 0 {
             self.tell(Wakeup::Work);
         }
@@ -128,16 +112,6 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Ours>, Stor
         Ours,
         r#"WITH d AS (
              SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS d (trigger, cursor, rhythm)
-           ), named AS (
-             SELECT DISTINCT t.namespace, t.function FROM d JOIN triggers t ON t.id = d.trigger
-           ), plan AS MATERIALIZED (
-             SELECT f.namespace, f.name, r.digest AS revision, r.manifest ->> 'reset' AS reset, r.manifest ->> 'on_lost' AS on_lost,
-                 (r.manifest ->> 'max_concurrency')::integer AS max_concurrency, r.manifest #> '{limits,memory}' AS memory,
-                 r.manifest #>> '{retry,max_age}' AS max_age, o.set_at
-             FROM named n
-             JOIN functions f ON f.namespace = n.namespace AND f.name = n.function
-             JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
-             LEFT JOIN function_settings o ON o.namespace = f.namespace AND o.function = f.name
            ), ours AS (
              SELECT s.trigger, t.namespace, t.function, live.running, live.held
              FROM d
@@ -154,10 +128,15 @@ async fn lock(tx: &mut PgConnection, due: &[DueTicks]) -> Result<Vec<Ours>, Stor
              SELECT namespace, function, array_agg(trigger) AS triggers, array_agg(running) AS running, array_agg(held) AS held
              FROM ours GROUP BY namespace, function
            )
-           SELECT p.namespace AS "namespace: Namespace", p.name AS "function: FunctionName", p.revision AS "revision: RevisionDigest",
-               p.reset AS "reset!", p.on_lost AS "on_lost!", p.max_concurrency AS "max_concurrency!", p.memory AS "memory!",
-               p.max_age, p.set_at AS "set_at?", g.triggers AS "triggers!", g.running AS "running!", g.held AS "held!"
-           FROM grouped g JOIN plan p ON p.namespace = g.namespace AND p.name = g.function"#,
+           SELECT g.namespace AS "namespace: Namespace", g.function AS "function: FunctionName", r.digest AS "revision: RevisionDigest",
+               r.manifest ->> 'reset' AS "reset!", r.manifest ->> 'on_lost' AS "on_lost!",
+               (r.manifest ->> 'max_concurrency')::integer AS "max_concurrency!", r.manifest #> '{limits,memory}' AS "memory!",
+               r.manifest #>> '{retry,max_age}' AS max_age, o.set_at AS "set_at?", g.triggers AS "triggers!", g.running AS "running!",
+               g.held AS "held!"
+           FROM grouped g
+           JOIN functions f ON f.namespace = g.namespace AND f.name = g.function
+           JOIN revisions r ON r.namespace = f.namespace AND r.digest = f.revision
+           LEFT JOIN function_settings o ON o.namespace = f.namespace AND o.function = f.name"#,
         &triggers,
         &cursors,
         &rhythms as &[&str],
@@ -238,13 +217,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn add(
-        &mut self,
-        plan: &Plan<'a>,
-        due: &'a DueTicks,
-        decision: &Decision,
-        at_once: &mut AtOnce<'_>,
-    ) -> Fired {
+    fn add(&mut self, plan: &Plan<'a>, due: &'a DueTicks, decision: &Decision, at_once: &mut AtOnce<'_>) -> Fired {
         let Plan { ours, known, memory, max_age } = plan;
         let now = clock::now();
         let mut fired = Fired { trigger: due.trigger, invocations: 0, held: 0 };

@@ -13,7 +13,8 @@ WITH tick AS (
   ON CONFLICT (namespace, trigger, fires_at) DO NOTHING
   RETURNING invocation
 ), work AS (
-  SELECT t.* FROM tick t JOIN new n ON n.invocation = t.invocation
+  -- Within an expression the subquery is hashed; a join would go through all of them for each of them.
+  SELECT * FROM tick WHERE COALESCE(invocation IN (SELECT invocation FROM new), false)
 ), invoked AS (
   INSERT INTO invocations (id, namespace, function, revision, cause_kind, cause, state, attempts, executions, content_type,
       payload, payload_size, created_at, deadline)

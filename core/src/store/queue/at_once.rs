@@ -174,6 +174,7 @@ impl Store {
         let lease = starting.starter.get().map(|starter| starter.lease()).unwrap_or_default();
         starting.unstarted().retain(|(since, _)| since.elapsed() < lease);
         if given.rows_affected() > 0 {
+            self.inner.floors.forget();
             self.tell(Wakeup::Work);
         }
         Ok(())

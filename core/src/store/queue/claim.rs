@@ -1,13 +1,14 @@
 //! Claiming work, and keeping the claim.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::TimeDelta;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::floors::{LATE, Lane, Place};
 use super::{Claimed, Room, first_id};
 use crate::cause::Cause;
 use crate::clock::{self, Timestamp};
@@ -19,22 +20,60 @@ use crate::store::{Store, StoreError};
 /// History of so long before a claim is read by the claim itself.
 const RECENT: TimeDelta = TimeDelta::hours(1);
 
+/// What a claim has found.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// What is claimed now, best first.
+    pub work: Vec<Claimed>,
+    /// Whether anything was due, claimed now or not.
+    pub due: bool,
+}
+
 impl Store {
     /// Claims work that is due, by fair shares of namespaces and functions, best first of each, for `server`, until `lease` from now; never more than `room` lets start.
     /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
     /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
-    /// Work whose deadline is over is passed over; it expires within a moment.
+    /// Work whose deadline is over is passed over; it expires within a moment. Work that got on record long after its moment, or came back, may be
+    /// passed over for a second ([`Floors`](super::floors::Floors)).
     /// A claim is a matter of the queue alone: history gets to know of the execution when it ends, or a moment after the claim
     /// ([`Ledger::claimed`](crate::store::ledger::Ledger::claimed)).
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn claim(&self, server: &str, room: &Room, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
+    pub async fn claim(&self, server: &str, room: &Room, lease: Duration) -> Result<Claims, StoreError> {
         self.expire_overdue().await?;
         let executions: Vec<Uuid> = (0..room.executions).map(|_| ExecutionId::new().uuid()).collect();
         if executions.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Claims::default());
         }
+        let mut rows = self.look(server, room, lease, &executions).await?;
+        let due = rows.iter().any(|row| row.namespaces.is_some());
+        self.read_older(&mut rows).await?;
+        let mut work = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            let Some(invocation) = row.invocation else { continue };
+            let Some(cause) = row.cause.take() else {
+                // Its lease will be over, again and again, until it is a dead letter.
+                tracing::error!(invocation.id = %invocation, "history has lost an invocation that is queued");
+                continue;
+            };
+            let cause = noun("invocations", &invocation, cause)?;
+            let (bytes, file) = (row.payload.take().unwrap_or_default(), row.payload_file.take());
+            let namespace = row.namespace.as_ref().map_or("", Namespace::as_str);
+            let payload = self.fetch(invocation.uuid(), namespace, bytes, file.as_deref()).await;
+            work.extend(row.claimed(cause, payload.map_err(|error| error.to_string())));
+        }
+        Ok(Claims { work, due })
+    }
+
+    /// The statement, from the floors on, which it moves.
+    async fn look(
+        &self,
+        server: &str,
+        room: &Room,
+        lease: Duration,
+        executions: &[Uuid],
+    ) -> Result<Vec<Row>, StoreError> {
         let known = known(room);
         let namespaces: Vec<&str> = known.iter().map(|((namespace, _), ..)| namespace.as_str()).collect();
         let functions: Vec<&str> = known.iter().map(|((_, function), ..)| function.as_str()).collect();
@@ -43,7 +82,14 @@ impl Store {
         let owners: Vec<&str> = room.namespaces.iter().map(|(namespace, ..)| namespace.as_str()).collect();
         let owners_ahead: Vec<f64> = room.namespaces.iter().map(|(_, ahead, _)| *ahead).collect();
         let weights: Vec<f64> = room.namespaces.iter().map(|(.., weight)| *weight).collect();
-        // The execution ids are made here, for the database has no UUIDv7; surplus ones are forgotten.
+        let began = Instant::now();
+        let (lanes, afresh) = self.inner.floors.lanes(began);
+        let lane_namespaces: Vec<&str> = lanes.iter().map(|((namespace, ..), _)| namespace.as_str()).collect();
+        let lane_functions: Vec<&str> = lanes.iter().map(|((_, function, _), _)| function.as_str()).collect();
+        let lane_priorities: Vec<i16> = lanes.iter().map(|((.., priority), _)| *priority).collect();
+        let since: Vec<Option<Timestamp>> = lanes.iter().map(|(_, floor)| floor.map(|floor| floor.0)).collect();
+        let least: Vec<Uuid> = lanes.iter().map(|(_, floor)| floor.unwrap_or_default().1).collect();
+        // The execution ids are made by the caller, for the database has no UUIDv7; surplus ones are forgotten.
         let now = clock::now();
         let mut lane = self.hot().take().await?;
         let mut rows = sqlx::query_file_as!(
@@ -52,7 +98,7 @@ impl Store {
             i64::from(room.executions),
             server,
             lease.as_secs_f64(),
-            &executions,
+            executions,
             &namespaces as &[&str],
             &functions as &[&str],
             &used,
@@ -65,29 +111,30 @@ impl Store {
             &weights,
             first_id(now - RECENT),
             first_id(now + RECENT),
+            &lane_namespaces as &[&str],
+            &lane_functions as &[&str],
+            &lane_priorities,
+            &since as &[Option<Timestamp>],
+            LATE.as_secs_f64(),
+            &least,
         )
         .fetch_all(&mut *lane)
         .await?;
         lane.keep();
-        self.read_older(&mut rows).await?;
-        let mut claimed = Vec::with_capacity(rows.len());
-        for mut row in rows {
-            let Some(cause) = row.cause.take() else {
-                // Its lease will be over, again and again, until it is a dead letter.
-                tracing::error!(invocation.id = %row.invocation, "history has lost an invocation that is queued");
-                continue;
-            };
-            let cause = noun("invocations", &row.invocation, cause)?;
-            let (bytes, file) = (row.payload.take().unwrap_or_default(), row.payload_file.take());
-            let payload = self.fetch(row.invocation.uuid(), row.namespace.as_str(), bytes, file.as_deref()).await;
-            claimed.push(row.claimed(cause, payload.map_err(|error| error.to_string())));
+        if let Some((late, seen)) = rows.first_mut().and_then(Row::seen) {
+            self.inner.floors.saw(seen, late, afresh, began);
         }
-        Ok(claimed)
+        Ok(rows)
     }
 
     /// Reads of claimed work what the claim has not found among what is recent.
     async fn read_older(&self, rows: &mut [Row]) -> Result<(), StoreError> {
-        let older: Vec<Uuid> = rows.iter().filter(|row| row.cause.is_none()).map(|row| row.invocation.uuid()).collect();
+        let older: Vec<Uuid> = rows
+            .iter()
+            .filter(|row| row.cause.is_none())
+            .filter_map(|row| row.invocation)
+            .map(InvocationId::uuid)
+            .collect();
         if older.is_empty() {
             return Ok(());
         }
@@ -98,7 +145,7 @@ impl Store {
         .fetch_all(self.hot().pool())
         .await?;
         for found in found {
-            let Some(row) = rows.iter_mut().find(|row| row.invocation == found.id) else { continue };
+            let Some(row) = rows.iter_mut().find(|row| row.invocation == Some(found.id)) else { continue };
             row.cause = Some(found.cause);
             row.payload = Some(found.payload);
             row.payload_file = found.payload_file;
@@ -106,21 +153,6 @@ impl Store {
             row.created_at = Some(found.created_at);
         }
         Ok(())
-    }
-
-    /// Whether work is due that nobody has claimed.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn work_is_due(&self) -> Result<bool, StoreError> {
-        let mut lane = self.hot().take().await?;
-        let due = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM queue WHERE lease_until IS NULL AND not_before <= now()) AS "due!""#
-        )
-        .fetch_one(&mut *lane)
-        .await?;
-        lane.keep();
-        Ok(due)
     }
 
     /// Extends the leases of claims that are still ours; returns the fences that are.
@@ -153,42 +185,58 @@ fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), u32, f64)> {
     known
 }
 
-/// A row of a claim.
+/// A row of a claim: the first one tells what was seen, and each a piece of work, if any is claimed.
 struct Row {
-    invocation: InvocationId,
-    execution: ExecutionId,
-    namespace: Namespace,
-    function: FunctionName,
-    revision: RevisionDigest,
-    attempt: i32,
-    fence: i64,
+    late: Option<Timestamp>,
+    namespaces: Option<Vec<String>>,
+    functions: Option<Vec<String>>,
+    priorities: Option<Vec<i16>>,
+    since: Option<Vec<Timestamp>>,
+    best: Option<Vec<Uuid>>,
+    invocation: Option<InvocationId>,
+    execution: Option<ExecutionId>,
+    namespace: Option<Namespace>,
+    function: Option<FunctionName>,
+    revision: Option<RevisionDigest>,
+    attempt: Option<i32>,
+    fence: Option<i64>,
     cause: Option<Value>,
     payload: Option<Vec<u8>>,
     payload_file: Option<String>,
     content_type: Option<String>,
     created_at: Option<Timestamp>,
-    priority: i16,
+    priority: Option<i16>,
     deadline: Option<Timestamp>,
-    not_before: Timestamp,
+    not_before: Option<Timestamp>,
 }
 
 impl Row {
-    fn claimed(self, cause: Cause, payload: Result<Bytes, String>) -> Claimed {
-        Claimed {
-            invocation: self.invocation,
-            execution: self.execution,
+    /// What the first row tells: what may still come late, and the best of each lane in which something was due.
+    fn seen(&mut self) -> Option<(Timestamp, Vec<(Lane, Place)>)> {
+        let lanes = self.namespaces.iter().flatten().cloned().zip(self.functions.take().unwrap_or_default());
+        let lanes = lanes
+            .zip(self.priorities.take().unwrap_or_default())
+            .map(|((owner, name), priority)| (owner, name, priority));
+        let best = self.since.take().unwrap_or_default().into_iter().zip(self.best.take().unwrap_or_default());
+        Some((self.late?, lanes.zip(best).collect()))
+    }
+
+    fn claimed(self, cause: Cause, payload: Result<Bytes, String>) -> Option<Claimed> {
+        Some(Claimed {
+            invocation: self.invocation?,
+            execution: self.execution?,
             cause,
-            namespace: self.namespace,
-            function: self.function,
-            revision: self.revision,
+            namespace: self.namespace?,
+            function: self.function?,
+            revision: self.revision?,
             payload,
             content_type: self.content_type,
-            attempt: self.attempt.unsigned_abs(),
-            fence: self.fence,
-            created_at: self.created_at.unwrap_or(self.not_before),
-            priority: self.priority,
+            attempt: self.attempt?.unsigned_abs(),
+            fence: self.fence?,
+            created_at: self.created_at.or(self.not_before)?,
+            priority: self.priority?,
             deadline: self.deadline,
-            due_at: self.not_before,
-        }
+            due_at: self.not_before?,
+        })
     }
 }

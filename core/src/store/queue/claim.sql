@@ -1,47 +1,70 @@
--- Claims what is due and can start, by fair shares. `named` finds the functions that have something waiting, one probe of the index each,
--- so that the backlog of one costs nothing to the others; `head` has those that have a free turn, and `first` puts them in order: only the
--- first $1 of them can be dealt anything. A share is what the namespace has had more than others, in pieces over its weight, with what goes
--- before in it; within a namespace the same of functions, within a function the best work is first. `due` locks as much of each
--- as it has turns, `turn`, `fair` and `fitting` count through it, and `slot` deals out the execution ids that the caller made. `claimed`
--- takes it out of the waiting. History is only read, one probe for each, and only that of the last hour ($15 to $16), which spares the
--- partitions of all other days: what is older the caller reads for itself.
-WITH RECURSIVE named AS (
-  (SELECT q.namespace, q.function FROM queue q WHERE q.lease_until IS NULL ORDER BY q.namespace, q.function LIMIT 1)
+-- Claims what is due and can start, by fair shares. A lane is what waits of a function with one priority; its urgency is that priority turned
+-- round, so that the index has lanes in the order in which they are compared. `lane` has those that the caller knows, with the moments
+-- and ids from which on something may be due ($20, $22), and finds the others between them, one probe of the index each: neither the backlog of a
+-- function nor what is left of it in the index costs the others anything. `seen` has those where something is due, and the best of
+-- it; `head` the functions that have a free turn, and `first` puts them in order: only the first $1 of them can be dealt anything.
+-- A share is what the namespace has had more than others, in pieces over its weight, with what goes before in it; within a namespace the
+-- same of functions, within a function the best work is first. `due` locks as much of each as it has turns, `turn`, `fair` and `fitting` count
+-- through it, and `slot` deals out the execution ids that the caller made. `claimed` takes it out of the waiting. History is only read,
+-- one probe for each, and only that of the last hour ($15 to $16), which spares the partitions of all other days: what is older the
+-- caller reads for itself. There is always a first row: it says what was seen, and may have nothing claimed.
+WITH RECURSIVE lane AS (
+  SELECT namespace, function, urgency, since, invocation, lead(namespace) OVER in_order AS next_namespace,
+      lead(function) OVER in_order AS next_function, lead(urgency) OVER in_order AS next_urgency
+  FROM (
+    SELECT '' AS namespace, '' AS function, 0::smallint AS urgency, '-infinity'::timestamptz AS since, '00000000-0000-0000-0000-000000000000'::uuid AS invocation
+    UNION ALL
+    SELECT namespace, function, -priority, COALESCE(since, '-infinity'), invocation
+    FROM unnest($17::text[], $18::text[], $19::smallint[], $20::timestamptz[], $22::uuid[])
+      AS g (namespace, function, priority, since, invocation)
+  ) known
+  WINDOW in_order AS (ORDER BY namespace, function, urgency)
   UNION ALL
-  SELECT next.namespace, next.function
-  FROM named n CROSS JOIN LATERAL (
-    SELECT q.namespace, q.function FROM queue q
-    WHERE q.lease_until IS NULL AND (q.namespace, q.function) > (n.namespace, n.function)
-    ORDER BY q.namespace, q.function LIMIT 1
-  ) next
-), head AS (
-  SELECT n.namespace, n.function, COALESCE(u.executions, 0) AS used, best.max_concurrency - COALESCE(u.executions, 0) AS turns,
-      COALESCE(u.ahead, 0) AS ahead, COALESCE(s.ahead, 0) AS owner_ahead, COALESCE(s.weight, 1) AS weight, best.priority, best.not_before,
-      best.invocation
-  FROM named n
-  LEFT JOIN unnest($5::text[], $6::text[], $7::integer[], $11::float8[]) AS u (namespace, function, executions, ahead)
-    ON u.namespace = n.namespace AND u.function = n.function
-  LEFT JOIN unnest($12::text[], $13::float8[], $14::float8[]) AS s (namespace, ahead, weight) ON s.namespace = n.namespace
-  CROSS JOIN LATERAL (
-    SELECT q.max_concurrency, q.priority, q.not_before, q.invocation FROM queue q
-    WHERE q.namespace = n.namespace AND q.function = n.function
+  SELECT found.namespace, found.function, found.urgency, '-infinity', '00000000-0000-0000-0000-000000000000', l.next_namespace, l.next_function, l.next_urgency
+  FROM lane l CROSS JOIN LATERAL (
+    (SELECT q.namespace, q.function, -q.priority AS urgency FROM queue q
+     WHERE l.next_namespace IS NOT NULL AND q.lease_until IS NULL
+       AND (q.namespace, q.function, -q.priority) > (l.namespace, l.function, l.urgency)
+       AND (q.namespace, q.function, -q.priority) < (l.next_namespace, l.next_function, l.next_urgency)
+     ORDER BY q.namespace, q.function, -q.priority LIMIT 1)
+    UNION ALL
+    (SELECT q.namespace, q.function, -q.priority FROM queue q
+     WHERE l.next_namespace IS NULL AND q.lease_until IS NULL
+       AND (q.namespace, q.function, -q.priority) > (l.namespace, l.function, l.urgency)
+     ORDER BY q.namespace, q.function, -q.priority LIMIT 1)
+  ) found
+), seen AS (
+  SELECT l.namespace, l.function, l.urgency, best.*
+  FROM lane l CROSS JOIN LATERAL (
+    SELECT q.max_concurrency, q.not_before, q.invocation FROM queue q
+    WHERE q.namespace = l.namespace AND q.function = l.function AND -q.priority = l.urgency AND (q.not_before, q.invocation) >= (l.since, l.invocation)
       AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
-    ORDER BY q.priority DESC, q.not_before, q.invocation LIMIT 1
+    ORDER BY q.not_before, q.invocation LIMIT 1
   ) best
-  WHERE best.max_concurrency > COALESCE(u.executions, 0)
+), head AS (
+  SELECT DISTINCT ON (s.namespace, s.function) s.*, COALESCE(u.executions, 0) AS used,
+      s.max_concurrency - COALESCE(u.executions, 0) AS turns, COALESCE(u.ahead, 0) AS ahead, COALESCE(o.ahead, 0) AS owner_ahead,
+      COALESCE(o.weight, 1) AS weight
+  FROM seen s
+  LEFT JOIN unnest($5::text[], $6::text[], $7::integer[], $11::float8[]) AS u (namespace, function, executions, ahead)
+    ON u.namespace = s.namespace AND u.function = s.function
+  LEFT JOIN unnest($12::text[], $13::float8[], $14::float8[]) AS o (namespace, ahead, weight) ON o.namespace = s.namespace
+  ORDER BY s.namespace, s.function, s.urgency
 ), first AS (
   SELECT h.*, owner_ahead
-      + (row_number() OVER (PARTITION BY namespace ORDER BY ahead, priority DESC, not_before, invocation) - 1) / weight AS share
+      + (row_number() OVER (PARTITION BY namespace ORDER BY ahead, urgency, not_before, invocation) - 1) / weight AS share
   FROM head h
-  ORDER BY share, priority DESC, not_before, invocation
+  WHERE turns > 0
+  ORDER BY share, urgency, not_before, invocation
   LIMIT $1
 ), due AS (
   SELECT d.*, h.used, h.ahead, h.owner_ahead, h.weight
-  FROM first h CROSS JOIN LATERAL (
+  FROM first h JOIN seen s ON s.namespace = h.namespace AND s.function = h.function
+  CROSS JOIN LATERAL (
     SELECT q.invocation, q.namespace, q.function, q.max_concurrency, q.memory, q.priority, q.not_before FROM queue q
-    WHERE q.namespace = h.namespace AND q.function = h.function
-      AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
-    ORDER BY q.priority DESC, q.not_before, q.invocation
+    WHERE q.namespace = s.namespace AND q.function = s.function AND -q.priority = s.urgency
+      AND (q.not_before, q.invocation) >= (s.not_before, s.invocation) AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
+    ORDER BY q.not_before, q.invocation
     LIMIT least($1, h.turns)
     FOR UPDATE OF q SKIP LOCKED
   ) d
@@ -68,12 +91,23 @@ WITH RECURSIVE named AS (
   -- By the array each row is reached through its key, however small the queue was when this was planned.
   WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM slot)) AND s.invocation = q.invocation
   RETURNING q.*
+), told AS (
+  SELECT row_number() OVER (ORDER BY c.priority DESC, c.not_before, c.invocation) AS nth, c.*, i.cause, i.payload, i.payload_file,
+      i.content_type, i.created_at
+  FROM claimed c LEFT JOIN LATERAL (
+    SELECT * FROM invocations h WHERE h.id = c.invocation AND h.id BETWEEN $15 AND $16 LIMIT 1
+  ) i ON true
+), looked AS (
+  -- What commits now may have begun a moment ago.
+  SELECT 1 AS nth, now() - make_interval(secs => $21) AS late, array_agg(namespace) AS namespaces, array_agg(function) AS functions,
+      array_agg(-urgency) AS priorities, array_agg(not_before) AS since, array_agg(invocation) AS best
+  FROM seen
 )
-SELECT c.invocation AS "invocation: InvocationId", c.execution AS "execution!: ExecutionId",
-    c.namespace AS "namespace: Namespace", c.function AS "function: FunctionName", c.revision AS "revision: RevisionDigest",
-    c.attempt, c.fence AS "fence!", i.cause AS "cause?", i.payload AS "payload?", i.payload_file AS "payload_file?", i.content_type AS "content_type?",
-    i.created_at AS "created_at?", c.priority, c.deadline, c.not_before
-FROM claimed c LEFT JOIN LATERAL (
-  SELECT * FROM invocations h WHERE h.id = c.invocation AND h.id BETWEEN $15 AND $16 LIMIT 1
-) i ON true
-ORDER BY c.priority DESC, c.not_before, c.invocation
+SELECT l.late AS "late?", l.namespaces AS "namespaces?", l.functions AS "functions?", l.priorities AS "priorities?", l.since AS "since?", l.best AS "best?",
+    t.invocation AS "invocation?: InvocationId", t.execution AS "execution?: ExecutionId",
+    t.namespace AS "namespace?: Namespace", t.function AS "function?: FunctionName", t.revision AS "revision?: RevisionDigest",
+    t.attempt AS "attempt?", t.fence AS "fence?", t.cause AS "cause?", t.payload AS "payload?", t.payload_file AS "payload_file?",
+    t.content_type AS "content_type?", t.created_at AS "created_at?", t.priority AS "priority?", t.deadline AS "deadline?",
+    t.not_before AS "not_before?"
+FROM looked l FULL JOIN told t ON t.nth = l.nth
+ORDER BY t.nth
