@@ -54,8 +54,8 @@ impl Ours {
 
 impl Store {
     /// Fires what is due `at` a moment, up to which all is decided then: for each schedule whose cursor is where it is expected, the ticks
-    /// get the fates that `decide` gives them, and those that run their invocations. All of it or nothing. What another server fires at the same moment, or has fired, is
-    /// passed over, as is what was paused, changed or removed: it is not among those returned.
+    /// get the fates that `decide` gives them, and those that run their invocations. All of it or nothing. What another server fires at
+    /// the same moment, or has fired, is passed over, as is what was paused, changed or removed: it is not among those returned.
     ///
     /// # Errors
     /// When the database does not answer.

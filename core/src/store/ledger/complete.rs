@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::store::{Store, StoreError};
 
 impl Store {
-    /// Writes calls from start to end. Returns the executions that were not there before; the others are as they were.
+    /// Writes calls from start to end. Returns the executions that were there before: they are as they were.
     pub(in crate::store) async fn write_complete(
         &self,
         calls: &[(&CallStart, &Finish)],
@@ -25,7 +25,7 @@ impl Store {
         let start = start::Columns::of(starts.into_iter(), &payloads);
         let end = finish::Columns::of(ends.into_iter(), &results);
         let mut lane = self.hot().take().await?;
-        let new = sqlx::query_file_scalar!(
+        let known = sqlx::query_file_scalar!(
             "src/store/ledger/complete.sql",
             &start.invocations,
             &start.executions,
@@ -64,7 +64,7 @@ impl Store {
         .fetch_all(&mut *lane)
         .await?;
         lane.keep();
-        Ok(new.into_iter().collect())
+        Ok(known.into_iter().collect())
     }
 
     /// Writes ends of executions that are there and have not ended; others are passed over.

@@ -1,4 +1,4 @@
--- Writes synchronous calls from start to end at once. Those that are there already are passed over; returns the others.
+-- Writes synchronous calls from start to end at once. Those that are there already are passed over; returns them.
 WITH entry AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
       $9::text[], $10::bytea[], $11::bigint[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[], $16::text[],
@@ -18,13 +18,15 @@ WITH entry AS (
       result_file
   FROM entry
   ON CONFLICT DO NOTHING
+), ended AS (
+  INSERT INTO executions (id, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail, server,
+      start_kind, sandbox, reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at,
+      wait_us, start_us)
+  SELECT execution, invocation, namespace, function, revision, cause_kind, 1, state, outcome, detail::jsonb, $29, start_kind,
+      sandbox, reset, cpu_us, memory_peak, remains::jsonb, log_bytes, log_dropped, created_at, started_at, at, wait_us,
+      start_us
+  FROM entry
+  ON CONFLICT DO NOTHING
+  RETURNING id
 )
-INSERT INTO executions (id, invocation, namespace, function, revision, cause_kind, attempt, state, outcome, detail, server,
-    start_kind, sandbox, reset, cpu_us, memory_peak, remains, log_bytes, log_dropped, created_at, started_at, finished_at,
-    wait_us, start_us)
-SELECT execution, invocation, namespace, function, revision, cause_kind, 1, state, outcome, detail::jsonb, $29, start_kind,
-    sandbox, reset, cpu_us, memory_peak, remains::jsonb, log_bytes, log_dropped, created_at, started_at, at, wait_us,
-    start_us
-FROM entry
-ON CONFLICT DO NOTHING
-RETURNING id
+SELECT execution AS "execution!" FROM entry WHERE execution NOT IN (SELECT id FROM ended)

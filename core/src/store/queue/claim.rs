@@ -33,8 +33,8 @@ impl Store {
     /// Claims work that is due, by fair shares of namespaces and functions, best first of each, for `server`, until `lease` from now; never more than `room` lets start.
     /// The turns that a function has (its `max_concurrency`) are those of one server: each claims as many.
     /// Work of functions without a free turn is passed over; what lacks only memory is not: then nothing behind it is claimed.
-    /// Work whose deadline is over is passed over; it expires within a moment. Work that got on record long after its moment, or came back, may be
-    /// passed over for a second ([`Floors`](super::floors::Floors)).
+    /// Work whose deadline is over is passed over; it expires within a moment. So may be, for a moment, what got on record more than a second
+    /// after its transaction began.
     /// A claim is a matter of the queue alone: history gets to know of the execution when it ends, or a moment after the claim
     /// ([`Ledger::claimed`](crate::store::ledger::Ledger::claimed)).
     ///

@@ -4,10 +4,10 @@
 //!  index of a lane, by the moment it is due:   gone  gone  gone │ waits  waits  waits
 //!                                                               └ floor
 //! ```
-//! What has been claimed stays in the index until no transaction can see it any more. Behind one that lasts (a backup, a report) a claim that began
-//! at the front of its lane would walk over all that has gone since: ever slower, the more was done. A claim begins at the floor instead,
-//! below which nothing was due when somebody looked last. What was below and came late, or came back, is found because floors are
-//! forgotten once in a while.
+//! What has been claimed stays in the index until no transaction can see it any more. Behind one that lasts (a backup, a report) a claim
+//! that began at the front of its lane would walk over all that has gone since: ever slower, the more was done. A claim begins at the
+//! floor instead, below which nothing was due when somebody looked last. What came late, or came back, below it is found because once in
+//! a while a claim looks there too.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,11 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 /// How often a claim looks below the floors.
 const AFRESH: Duration = Duration::from_secs(1);
 
-/// A claim that looked below the floors is followed by so many times its duration in which none does.
+/// A claim that looked below the floors is followed by so many times its duration in which none does, [`SELDOM`] at most.
 const REST: u32 = 20;
+
+/// However long it takes, a claim looks below the floors so often.
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// What is left in the index of a lane in which nothing has waited for so long is walked over by one claim again.
 const KEPT: Duration = Duration::from_secs(600);
@@ -61,7 +64,8 @@ impl Floors {
     /// Lanes for a claim at `now`, each with the place from which it is to look (`None`: from its front); and whether it looks below the floors.
     pub(super) fn lanes(&self, now: Instant) -> (Vec<(Lane, Option<Place>)>, bool) {
         let known = self.known();
-        let afresh = known.afresh.is_none_or(|(at, took)| now.duration_since(at) >= AFRESH.max(took * REST));
+        let afresh =
+            known.afresh.is_none_or(|(at, took)| now.duration_since(at) >= (took * REST).clamp(AFRESH, SELDOM));
         let from = |floor: &Floor| (!afresh).then_some(floor.at);
         (known.lanes.iter().map(|(lane, floor)| (lane.clone(), from(floor))).collect(), afresh)
     }
@@ -132,14 +136,10 @@ mod tests {
         assert_eq!(from(&floors, "f", start), Some(Place::default()));
         let later = Instant::now() + AFRESH;
         assert!(from(&floors, "f", later).is_none());
-        floors.saw(
-            [],
-            Timestamp::default(),
-            true,
-            start.checked_sub(Duration::from_secs(2)).expect("it runs for longer"),
-        );
-        assert!(from(&floors, "f", later).is_some(), "after a look that took two seconds none follows for forty");
-        assert!(from(&floors, "f", later + 20 * Duration::from_secs(2)).is_none());
+        let long_ago = start.checked_sub(Duration::from_secs(2)).expect("it has run for longer");
+        floors.saw([], Timestamp::default(), true, long_ago);
+        assert!(from(&floors, "f", later).is_some(), "that one took two seconds");
+        assert!(from(&floors, "f", later + SELDOM).is_none());
         floors.forget();
         assert!(from(&floors, "f", start).is_none());
     }

@@ -3,7 +3,7 @@
 //! A call whose start and end are both here is written once, complete. Everything may be written a second time: by a replay
 //! after a death, or because an answer of the database got lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::NaiveDate;
 
@@ -44,10 +44,12 @@ impl Round {
             self.starts.iter().partition(|start| self.ends.contains_key(&start.execution));
         let complete: Vec<(&CallStart, &Finish)> =
             complete.into_iter().filter_map(|start| Some((start, self.ends.get(&start.execution)?))).collect();
-        let new = store.write_complete(&complete).await?;
+        let known = store.write_complete(&complete).await?;
         store.write_starts(&open).await?;
+        let written: HashSet<ExecutionId> = complete.iter().map(|(start, _)| start.execution).collect();
         // Those that were there already, as started, are left to be ended.
-        let ends: Vec<&Finish> = self.ends.values().filter(|finish| !new.contains(&finish.execution.uuid())).collect();
+        let left = |end: &&Finish| !written.contains(&end.execution) || known.contains(&end.execution.uuid());
+        let ends: Vec<&Finish> = self.ends.values().filter(left).collect();
         store.write_ends(&ends).await
     }
 
