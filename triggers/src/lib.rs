@@ -5,4 +5,5 @@
 
 pub mod cron;
 pub mod queue;
+mod tend;
 pub mod webhook;

@@ -12,13 +12,14 @@ use futures_util::future::try_join_all;
 use runlet_core::clock::{self, Timestamp};
 use runlet_core::id::TriggerId;
 use runlet_core::store::cron::Fired;
-use runlet_core::store::queue::{Wakeup, Wakeups};
+use runlet_core::store::queue::Wakeup;
 use runlet_core::store::{Store, StoreError};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::book::Book;
 use super::overlap;
+use crate::tend::{Tend, tend};
 
 /// Longest sleep: the wall clock may be set while we sleep.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,9 +29,6 @@ const MANY: usize = 128;
 
 /// So long before its instant all that is due then is computed: of many schedules that takes longer than anybody should wait.
 const AHEAD: TimeDelta = TimeDelta::milliseconds(20);
-
-/// Pause after a failure of the database.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// How often the ledger is read without a reason.
 const RELOAD: Duration = Duration::from_secs(15);
@@ -74,53 +72,9 @@ impl Service {
     }
 
     /// Fires until `stop`. What is due after that is the next server's.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let Some(mut wakeups) = self.listen(&stop).await else { return };
-        while !stop.is_cancelled() {
-            let step = async { self.chores().await.and(self.fire().await) };
-            if let Err(error) = step.await {
-                tracing::warn!(%error, "could not look after schedules; trying again");
-                tokio::select! {
-                    () = sleep(AFTER_FAILURE) => {}
-                    () = stop.cancelled() => {}
-                }
-                continue;
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep_until(self.wake_at()) => {}
-                wakeup = wakeups.next() => match wakeup {
-                    Wakeup::Schedules => self.reload = Instant::now(),
-                    Wakeup::Done(_) if self.held => self.release = self.release.min(Instant::now() + GATHER),
-                    Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) | Wakeup::Messages(..) => {}
-                },
-            }
-        }
-    }
-
-    async fn listen(&self, stop: &CancellationToken) -> Option<Wakeups> {
-        loop {
-            match self.store.wakeups().await {
-                Ok(wakeups) => return Some(wakeups),
-                Err(error) => tracing::warn!(%error, "could not listen for changes of schedules"),
-            }
-            tokio::select! {
-                () = sleep(AFTER_FAILURE) => {}
-                () = stop.cancelled() => return None,
-            }
-        }
-    }
-
-    /// The moment to wake up: a tick, a chore, or a second from now.
-    fn wake_at(&self) -> Instant {
-        let now = Instant::now();
-        let tick = self.book.next().map(|next| {
-            let left = next - AHEAD - (self.now)();
-            left.max(TimeDelta::zero()).to_std().unwrap_or_default()
-        });
-        let soon = now + tick.unwrap_or(LOOK).min(LOOK);
-        let chores = [Some(self.reload), Some(self.prune), self.held.then_some(self.release)];
-        chores.into_iter().flatten().fold(soon, Instant::min)
+    pub async fn run(self, stop: CancellationToken) {
+        let store = self.store.clone();
+        tend(self, store, stop).await;
     }
 
     /// What has its time: reading the ledger, letting held runs start, forgetting old ticks.
@@ -204,6 +158,35 @@ impl Service {
         }
         if fired.invocations > 0 {
             tracing::debug!(trigger.id = %fired.trigger, invocations = fired.invocations, held = fired.held, "tick");
+        }
+    }
+}
+
+impl Tend for Service {
+    const WHAT: &'static str = "schedules";
+
+    async fn work(&mut self) -> Result<(), StoreError> {
+        self.chores().await?;
+        self.fire().await
+    }
+
+    /// The moment to wake up: a tick, a chore, or a second from now.
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let tick = self.book.next().map(|next| {
+            let left = next - AHEAD - (self.now)();
+            left.max(TimeDelta::zero()).to_std().unwrap_or_default()
+        });
+        let soon = now + tick.unwrap_or(LOOK).min(LOOK);
+        let chores = [Some(self.reload), Some(self.prune), self.held.then_some(self.release)];
+        chores.into_iter().flatten().fold(soon, Instant::min)
+    }
+
+    fn hear(&mut self, wakeup: Wakeup) {
+        match wakeup {
+            Wakeup::Schedules => self.reload = Instant::now(),
+            Wakeup::Done(_) if self.held => self.release = self.release.min(Instant::now() + GATHER),
+            Wakeup::Done(_) | Wakeup::Work | Wakeup::Cancel(_) | Wakeup::Messages(..) => {}
         }
     }
 }

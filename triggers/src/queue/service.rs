@@ -8,12 +8,13 @@ use runlet_core::clock::{self, Timestamp};
 use runlet_core::id::InvocationId;
 use runlet_core::metric;
 use runlet_core::store::message::{Consumer, Fate, Hints, QueueKey, Taken};
-use runlet_core::store::queue::{Wakeup, Wakeups};
+use runlet_core::store::queue::Wakeup;
 use runlet_core::store::{Store, StoreError};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{choose, decide};
+use crate::tend::{Tend, tend};
 
 /// How often everything is looked at without a reason.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,9 +27,6 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// A queue from which nothing could be taken is left alone for so long.
 const REST: Duration = Duration::from_millis(3);
-
-/// Pause after a failure of the database.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// Most messages looked at in a take.
 const MOST: u32 = 512;
@@ -77,37 +75,14 @@ impl Service {
     }
 
     /// Works until `stop`. What is ready after that is the next server's.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let Some(mut wakeups) = self.listen(&stop).await else { return };
-        while !stop.is_cancelled() {
-            if let Err(error) = self.work().await {
-                tracing::warn!(%error, "could not look after queues; trying again");
-                tokio::select! {
-                    () = sleep(AFTER_FAILURE) => {}
-                    () = stop.cancelled() => {}
-                }
-                continue;
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep_until(self.wake_at()) => {}
-                wakeup = wakeups.next() => self.hear(wakeup),
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) {
+        let store = self.store.clone();
+        tend(self, store, stop).await;
     }
+}
 
-    async fn listen(&self, stop: &CancellationToken) -> Option<Wakeups> {
-        loop {
-            match self.store.wakeups().await {
-                Ok(wakeups) => return Some(wakeups),
-                Err(error) => tracing::warn!(%error, "could not listen for messages"),
-            }
-            tokio::select! {
-                () = sleep(AFTER_FAILURE) => {}
-                () = stop.cancelled() => return None,
-            }
-        }
-    }
+impl Tend for Service {
+    const WHAT: &'static str = "queues";
 
     fn hear(&mut self, wakeup: Wakeup) {
         match wakeup {
@@ -123,7 +98,6 @@ impl Service {
         }
     }
 
-    /// When there is something to do without being told.
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
         let moments = self.windows.values().chain(&self.due).map(|moment| {
@@ -179,7 +153,9 @@ impl Service {
         }
         Ok(())
     }
+}
 
+impl Service {
     async fn load(&mut self) -> Result<(), StoreError> {
         let mut consumers: BTreeMap<QueueKey, Vec<Consumer>> = BTreeMap::new();
         for consumer in self.store.consumers().await? {

@@ -3,27 +3,25 @@
 //! Whoever takes from a queue holds its row, so that a queue has one taker at a time: order and bounds need no further locks. What
 //! becomes of each message is decided by who calls ([`Choice`]); here is only what the ledger knows.
 
-use std::collections::BTreeMap;
+mod ready;
+mod write;
+
+pub use ready::{Candidate, Hints};
 
 use bytes::Bytes;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::{PRIORITIES, QueueKey, lock_keys, lock_of, promote};
+use super::QueueKey;
 use crate::cause::Cause;
-use crate::clock::{self, Timestamp};
-use crate::id::{InvocationId, MessageId, TriggerId};
+use crate::clock::Timestamp;
+use crate::id::TriggerId;
 use crate::manifest::QueueTrigger;
 use crate::name::{FunctionName, Namespace, RevisionDigest};
 use crate::store::queue::Wakeup;
-use crate::store::queue::at_once::{AtOnce, NewWork};
-use crate::store::text::{clean, count, json, noun};
+use crate::store::text::noun;
 use crate::store::{Store, StoreError};
-use crate::unit::ByteSize;
-
-/// So many places are looked at again: publishers that work at the same time commit in another order than that of their places.
-const LATE: i64 = 2000;
 
 /// A queue trigger that is deployed.
 #[derive(Debug, Clone)]
@@ -45,38 +43,6 @@ pub struct Free {
     pub trigger: TriggerId,
     /// More that it may have.
     pub invocations: u32,
-}
-
-/// Where to begin to look: nothing below these places was ready when somebody looked last. What committed late may be below: whoever
-/// uses hints takes without them once in a while.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Hints {
-    floors: [i64; PRIORITIES as usize + 1],
-    live: Uuid,
-}
-
-/// A message that is ready.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Its id.
-    pub id: MessageId,
-    place: i64,
-    /// Higher first.
-    pub priority: i16,
-    /// Its key.
-    pub key: Option<String>,
-    /// Its attributes.
-    pub attributes: BTreeMap<String, String>,
-    /// Content type of the body.
-    pub content_type: Option<String>,
-    /// The body.
-    pub body: Bytes,
-    /// When it was published.
-    pub published_at: Timestamp,
-    /// Since when it is ready.
-    pub ready_at: Timestamp,
-    /// Invocations it was in that failed.
-    pub attempts: u32,
 }
 
 /// Messages that become one invocation.
@@ -182,10 +148,10 @@ impl Store {
         if free.iter().all(|free| free.invocations == 0) {
             return Ok(None);
         }
-        let candidates = candidates(&mut tx, queue, hints, limit).await?;
+        let candidates = ready::candidates(&mut tx, queue, hints, limit).await?;
         let choice = choose(&candidates, &free);
         let mut at_once = self.at_once();
-        let Some(begun) = write(&mut tx, queue, &plans, &candidates, &choice, &mut at_once).await? else {
+        let Some(begun) = write::write(&mut tx, queue, &plans, &candidates, &choice, &mut at_once).await? else {
             // Somebody has removed one of them: as if nothing had been.
             tx.rollback().await?;
             return Ok(Some(Taken { more: true, ..Taken::default() }));
@@ -290,198 +256,4 @@ async fn plans(tx: &mut PgConnection, triggers: &[(TriggerId, u32)], oldest: Uui
         oldest,
     );
     Ok(plans.fetch_all(tx).await?)
-}
-
-/// What is ready, best first.
-async fn candidates(
-    tx: &mut PgConnection,
-    (namespace, queue): &QueueKey,
-    hints: &Hints,
-    limit: u32,
-) -> Result<Vec<Candidate>, StoreError> {
-    let priorities: Vec<i16> = (0..=PRIORITIES).rev().collect();
-    let floors: Vec<i64> = hints.floors.iter().rev().copied().collect();
-    let rows = sqlx::query!(
-        r#"SELECT m.id AS "id!: MessageId", m.place AS "place!", m.priority AS "priority!", m.key, m.attributes AS "attributes!",
-               m.content_type, m.body AS "body!", m.published_at AS "published_at!", m.ready_at AS "ready_at!", m.attempts AS "attempts!"
-           FROM unnest($3::smallint[], $4::bigint[]) WITH ORDINALITY AS l (priority, floor, nth)
-           CROSS JOIN LATERAL (
-             SELECT * FROM messages c
-             WHERE c.namespace = $1 AND c.queue = $2 AND c.priority = l.priority AND c.place >= l.floor
-               AND c.due IS NULL AND NOT c.behind AND c.invocation IS NULL AND c.dead_at IS NULL
-             ORDER BY c.place LIMIT $5
-           ) m
-           LIMIT $5"#,
-        namespace.as_str(),
-        queue,
-        &priorities,
-        &floors,
-        i64::from(limit),
-    )
-    .fetch_all(tx)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Candidate {
-                id: row.id,
-                place: row.place,
-                priority: row.priority,
-                key: row.key,
-                attributes: noun("messages", &row.id, row.attributes)?,
-                content_type: row.content_type,
-                body: row.body.into(),
-                published_at: row.published_at,
-                ready_at: row.ready_at,
-                attempts: row.attempts.unsigned_abs(),
-            })
-        })
-        .collect()
-}
-
-/// Puts a choice on record. Returns the executions and fences of what was claimed with it; `None` if a message is not there any more.
-async fn write(
-    tx: &mut PgConnection,
-    (namespace, queue): &QueueKey,
-    plans: &[Plan],
-    candidates: &[Candidate],
-    choice: &Choice,
-    at_once: &mut AtOnce<'_>,
-) -> Result<Option<Vec<(Uuid, i64)>>, StoreError> {
-    let mut columns = Columns::default();
-    for batch in &choice.batches {
-        let Some(plan) = plans.iter().find(|plan| plan.trigger == batch.trigger) else { continue };
-        columns.push(namespace, plan, batch, candidates, at_once)?;
-    }
-    let named = |place: &usize| candidates.get(*place).map(|candidate| candidate.id.uuid());
-    let unwanted: Vec<Uuid> = choice.unwanted.iter().filter_map(named).collect();
-    let dead: Vec<Uuid> = choice.dead.iter().filter_map(|(place, _)| named(place)).collect();
-    let reasons: Vec<String> = choice.dead.iter().map(|(_, reason)| clean(reason).into_owned()).collect();
-    let expected = columns.messages.len() + unwanted.len() + dead.len();
-    if expected == 0 {
-        return Ok(Some(Vec::new()));
-    }
-    let over = choice.unwanted.iter().chain(choice.dead.iter().map(|(place, _)| place));
-    let keys: Vec<(&Namespace, &str, &str)> =
-        over.filter_map(|place| Some((namespace, queue.as_str(), candidates.get(*place)?.key.as_deref()?))).collect();
-    lock_keys(tx, keys.iter().map(|(_, _, key)| lock_of(namespace.as_str(), queue, key)).collect()).await?;
-    let written = sqlx::query_file!(
-        "src/store/message/take.sql",
-        &columns.invocations,
-        &columns.triggers,
-        &columns.causes,
-        &columns.payloads as &[&[u8]],
-        &columns.content_types as &[Option<String>],
-        &columns.priorities,
-        &columns.namespaces as &[&str],
-        &columns.functions as &[&str],
-        &columns.revisions as &[&str],
-        &columns.resets as &[&str],
-        &columns.on_lost as &[&str],
-        &columns.max_concurrency,
-        &columns.memory,
-        clock::now(),
-        &columns.messages,
-        &columns.of_invocation,
-        &columns.of_trigger,
-        &unwanted,
-        &dead,
-        &reasons,
-        &columns.executions as &[Option<Uuid>],
-        at_once.server(),
-        at_once.lease(),
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    promote(tx, &keys).await?;
-    let done = usize::try_from(written.done).ok() == Some(expected);
-    Ok(done.then(|| written.executions.into_iter().zip(written.fences).collect()))
-}
-
-/// Invocations and their messages, column by column.
-#[derive(Default)]
-struct Columns<'a> {
-    invocations: Vec<Uuid>,
-    triggers: Vec<Uuid>,
-    causes: Vec<String>,
-    payloads: Vec<&'a [u8]>,
-    content_types: Vec<Option<String>>,
-    priorities: Vec<i16>,
-    namespaces: Vec<&'a str>,
-    functions: Vec<&'a str>,
-    revisions: Vec<&'a str>,
-    resets: Vec<&'a str>,
-    on_lost: Vec<&'a str>,
-    max_concurrency: Vec<i32>,
-    memory: Vec<i64>,
-    executions: Vec<Option<Uuid>>,
-    messages: Vec<Uuid>,
-    of_invocation: Vec<Uuid>,
-    of_trigger: Vec<Uuid>,
-}
-
-impl<'a> Columns<'a> {
-    fn push(
-        &mut self,
-        namespace: &'a Namespace,
-        plan: &'a Plan,
-        batch: &'a Batch,
-        candidates: &[Candidate],
-        at_once: &mut AtOnce<'_>,
-    ) -> Result<(), StoreError> {
-        let memory: ByteSize = noun("revisions", &plan.revision, plan.memory.clone())?;
-        let id = InvocationId::new();
-        let invocation = id.uuid();
-        let messages = || batch.messages.iter().filter_map(|place| candidates.get(*place));
-        let priority = messages().map(|message| message.priority).max().unwrap_or(0);
-        let content_type = batch.content_type.as_deref().map(|text| clean(text).into_owned());
-        let known = at_once.known(namespace, &plan.function, &plan.revision, plan.set_at);
-        let work = || NewWork {
-            invocation: id,
-            cause: batch.cause.clone(),
-            payload: batch.payload.clone(),
-            content_type: content_type.clone(),
-            priority,
-            deadline: None,
-        };
-        self.executions.push(known.and_then(|known| at_once.reserve(&known.function, work)));
-        self.invocations.push(invocation);
-        self.triggers.push(plan.trigger.uuid());
-        self.causes.push(json(&batch.cause));
-        self.payloads.push(&batch.payload);
-        self.content_types.push(content_type);
-        self.priorities.push(priority);
-        self.namespaces.push(namespace.as_str());
-        self.functions.push(plan.function.as_str());
-        self.revisions.push(plan.revision.as_str());
-        self.resets.push(&plan.reset);
-        self.on_lost.push(&plan.on_lost);
-        self.max_concurrency.push(plan.max_concurrency);
-        self.memory.push(count(memory.0));
-        for message in messages() {
-            self.messages.push(message.id.uuid());
-            self.of_invocation.push(invocation);
-            self.of_trigger.push(plan.trigger.uuid());
-        }
-        Ok(())
-    }
-}
-
-impl Hints {
-    /// Raises the floors over what has gone; returns how many have.
-    fn raise(&mut self, candidates: &[Candidate], choice: &Choice) -> usize {
-        let mut gone = vec![false; candidates.len()];
-        let places = choice.batches.iter().flat_map(|batch| &batch.messages).chain(&choice.unwanted);
-        for place in places.chain(choice.dead.iter().map(|(place, _)| place)) {
-            if let Some(gone) = gone.get_mut(*place) {
-                *gone = true;
-            }
-        }
-        for (priority, floor) in (0..).zip(&mut self.floors) {
-            let of_priority = || candidates.iter().zip(&gone).filter(|(candidate, _)| candidate.priority == priority);
-            let kept = of_priority().filter(|(_, gone)| !**gone).map(|(candidate, _)| candidate.place).min();
-            let last = of_priority().map(|(candidate, _)| candidate.place + 1).max();
-            *floor = kept.or(last).map_or(*floor, |place| (place - LATE).max(*floor));
-        }
-        gone.into_iter().filter(|gone| *gone).count()
-    }
 }
