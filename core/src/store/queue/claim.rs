@@ -47,7 +47,7 @@ impl Store {
             return Ok(Claims::default());
         }
         let mut rows = self.look(server, room, lease, &executions).await?;
-        let due = rows.iter().any(|row| row.namespaces.is_some());
+        let due = rows.iter().any(|row| row.lanes.is_some());
         self.read_older(&mut rows).await?;
         let mut work = Vec::with_capacity(rows.len());
         for mut row in rows {
@@ -84,9 +84,7 @@ impl Store {
         let weights: Vec<f64> = room.namespaces.iter().map(|(.., weight)| *weight).collect();
         let began = Instant::now();
         let (lanes, afresh) = self.inner.floors.lanes(began);
-        let lane_namespaces: Vec<&str> = lanes.iter().map(|((namespace, ..), _)| namespace.as_str()).collect();
-        let lane_functions: Vec<&str> = lanes.iter().map(|((_, function, _), _)| function.as_str()).collect();
-        let lane_priorities: Vec<i16> = lanes.iter().map(|((.., priority), _)| *priority).collect();
+        let names: Vec<&str> = lanes.iter().map(|(lane, _)| lane.as_str()).collect();
         let since: Vec<Option<Timestamp>> = lanes.iter().map(|(_, floor)| floor.map(|floor| floor.0)).collect();
         let least: Vec<Uuid> = lanes.iter().map(|(_, floor)| floor.unwrap_or_default().1).collect();
         // The execution ids are made by the caller, for the database has no UUIDv7; surplus ones are forgotten.
@@ -111,12 +109,10 @@ impl Store {
             &weights,
             first_id(now - RECENT),
             first_id(now + RECENT),
-            &lane_namespaces as &[&str],
-            &lane_functions as &[&str],
-            &lane_priorities,
+            &names as &[&str],
             &since as &[Option<Timestamp>],
-            LATE.as_secs_f64(),
             &least,
+            LATE.as_secs_f64(),
         )
         .fetch_all(&mut *lane)
         .await?;
@@ -188,9 +184,7 @@ fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), u32, f64)> {
 /// A row of a claim: the first one tells what was seen, and each a piece of work, if any is claimed.
 struct Row {
     late: Option<Timestamp>,
-    namespaces: Option<Vec<String>>,
-    functions: Option<Vec<String>>,
-    priorities: Option<Vec<i16>>,
+    lanes: Option<Vec<Lane>>,
     since: Option<Vec<Timestamp>>,
     best: Option<Vec<Uuid>>,
     invocation: Option<InvocationId>,
@@ -213,10 +207,7 @@ struct Row {
 impl Row {
     /// What the first row tells: what may still come late, and the best of each lane in which something was due.
     fn seen(&mut self) -> Option<(Timestamp, Vec<(Lane, Place)>)> {
-        let lanes = self.namespaces.iter().flatten().cloned().zip(self.functions.take().unwrap_or_default());
-        let lanes = lanes
-            .zip(self.priorities.take().unwrap_or_default())
-            .map(|((owner, name), priority)| (owner, name, priority));
+        let lanes = self.lanes.iter().flatten().cloned();
         let best = self.since.take().unwrap_or_default().into_iter().zip(self.best.take().unwrap_or_default());
         Some((self.late?, lanes.zip(best).collect()))
     }

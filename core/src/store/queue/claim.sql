@@ -1,43 +1,31 @@
--- Claims what is due and can start, by fair shares. A lane is what waits of a function with one priority; its urgency is that priority turned
--- round, so that the index has lanes in the order in which they are compared. `lane` has those that the caller knows, with the moments
--- and ids from which on something may be due ($20, $22), and finds the others between them, one probe of the index each: neither the backlog of a
--- function nor what is left of it in the index costs the others anything. `seen` has those where something is due, and the best of
--- it; `head` the functions that have a free turn, and `first` puts them in order: only the first $1 of them can be dealt anything.
--- A share is what the namespace has had more than others, in pieces over its weight, with what goes before in it; within a namespace the
--- same of functions, within a function the best work is first. `due` locks as much of each as it has turns, `turn`, `fair` and `fitting` count
--- through it, and `slot` deals out the execution ids that the caller made. `claimed` takes it out of the waiting. History is only read,
--- one probe for each, and only that of the last hour ($15 to $16), which spares the partitions of all other days: what is older the
--- caller reads for itself. There is always a first row: it says what was seen, and may have nothing claimed.
+-- Claims what is due and can start, by fair shares. A lane is what waits of a function with one priority. `lane` has those that the
+-- caller knows, with the moments and ids from which on something may be due ($18, $19), and finds the others between them, one probe of
+-- the index each: neither the backlog of a function nor what is left of it in the index costs the others anything. `seen` has those where
+-- something is due, and the best of it; `head` the functions that have a free turn, and `first` puts them in order: only the first $1 of them
+-- can be dealt anything. A share is what the namespace has had more than others, in pieces over its weight, with what goes before in it;
+-- within a namespace the same of functions, within a function the best work is first. `due` locks as much of each as it has turns, `turn`,
+-- `fair` and `fitting` count through it, and `slot` deals out the execution ids that the caller made. `claimed` takes it out of the waiting.
+-- History is only read, one probe for each, and only that of the last hour ($15 to $16), which spares the partitions of all other days: what
+-- is older the caller reads for itself. There is always a first row: it says what was seen, and may have nothing claimed.
 WITH RECURSIVE lane AS (
-  SELECT namespace, function, urgency, since, invocation, lead(namespace) OVER in_order AS next_namespace,
-      lead(function) OVER in_order AS next_function, lead(urgency) OVER in_order AS next_urgency
+  SELECT lane, since, least, lead(lane, 1, '~') OVER (ORDER BY lane) AS next
   FROM (
-    SELECT '' AS namespace, '' AS function, 0::smallint AS urgency, '-infinity'::timestamptz AS since, '00000000-0000-0000-0000-000000000000'::uuid AS invocation
+    SELECT '' COLLATE "C" AS lane, '-infinity'::timestamptz AS since, '00000000-0000-0000-0000-000000000000'::uuid AS least
     UNION ALL
-    SELECT namespace, function, -priority, COALESCE(since, '-infinity'), invocation
-    FROM unnest($17::text[], $18::text[], $19::smallint[], $20::timestamptz[], $22::uuid[])
-      AS g (namespace, function, priority, since, invocation)
+    SELECT lane COLLATE "C", COALESCE(since, '-infinity'), least
+    FROM unnest($17::text[], $18::timestamptz[], $19::uuid[]) AS k (lane, since, least)
   ) known
-  WINDOW in_order AS (ORDER BY namespace, function, urgency)
   UNION ALL
-  SELECT found.namespace, found.function, found.urgency, '-infinity', '00000000-0000-0000-0000-000000000000', l.next_namespace, l.next_function, l.next_urgency
+  SELECT found.lane, '-infinity', '00000000-0000-0000-0000-000000000000', l.next
   FROM lane l CROSS JOIN LATERAL (
-    (SELECT q.namespace, q.function, -q.priority AS urgency FROM queue q
-     WHERE l.next_namespace IS NOT NULL AND q.lease_until IS NULL
-       AND (q.namespace, q.function, -q.priority) > (l.namespace, l.function, l.urgency)
-       AND (q.namespace, q.function, -q.priority) < (l.next_namespace, l.next_function, l.next_urgency)
-     ORDER BY q.namespace, q.function, -q.priority LIMIT 1)
-    UNION ALL
-    (SELECT q.namespace, q.function, -q.priority FROM queue q
-     WHERE l.next_namespace IS NULL AND q.lease_until IS NULL
-       AND (q.namespace, q.function, -q.priority) > (l.namespace, l.function, l.urgency)
-     ORDER BY q.namespace, q.function, -q.priority LIMIT 1)
+    -- Nothing of a name comes after '~'.
+    SELECT q.lane FROM queue q WHERE q.lease_until IS NULL AND q.lane > l.lane AND q.lane < l.next ORDER BY q.lane LIMIT 1
   ) found
 ), seen AS (
-  SELECT l.namespace, l.function, l.urgency, best.*
+  SELECT l.lane, best.*
   FROM lane l CROSS JOIN LATERAL (
-    SELECT q.max_concurrency, q.not_before, q.invocation FROM queue q
-    WHERE q.namespace = l.namespace AND q.function = l.function AND -q.priority = l.urgency AND (q.not_before, q.invocation) >= (l.since, l.invocation)
+    SELECT q.namespace, q.function, q.priority, q.max_concurrency, q.not_before, q.invocation FROM queue q
+    WHERE q.lane = l.lane AND (q.not_before, q.invocation) >= (l.since, l.least)
       AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
     ORDER BY q.not_before, q.invocation LIMIT 1
   ) best
@@ -49,21 +37,21 @@ WITH RECURSIVE lane AS (
   LEFT JOIN unnest($5::text[], $6::text[], $7::integer[], $11::float8[]) AS u (namespace, function, executions, ahead)
     ON u.namespace = s.namespace AND u.function = s.function
   LEFT JOIN unnest($12::text[], $13::float8[], $14::float8[]) AS o (namespace, ahead, weight) ON o.namespace = s.namespace
-  ORDER BY s.namespace, s.function, s.urgency
+  ORDER BY s.namespace, s.function, s.priority DESC
 ), first AS (
   SELECT h.*, owner_ahead
-      + (row_number() OVER (PARTITION BY namespace ORDER BY ahead, urgency, not_before, invocation) - 1) / weight AS share
+      + (row_number() OVER (PARTITION BY namespace ORDER BY ahead, priority DESC, not_before, invocation) - 1) / weight AS share
   FROM head h
   WHERE turns > 0
-  ORDER BY share, urgency, not_before, invocation
+  ORDER BY share, priority DESC, not_before, invocation
   LIMIT $1
 ), due AS (
   SELECT d.*, h.used, h.ahead, h.owner_ahead, h.weight
   FROM first h JOIN seen s ON s.namespace = h.namespace AND s.function = h.function
   CROSS JOIN LATERAL (
     SELECT q.invocation, q.namespace, q.function, q.max_concurrency, q.memory, q.priority, q.not_before FROM queue q
-    WHERE q.namespace = s.namespace AND q.function = s.function AND -q.priority = s.urgency
-      AND (q.not_before, q.invocation) >= (s.not_before, s.invocation) AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
+    WHERE q.lane = s.lane AND (q.not_before, q.invocation) >= (s.not_before, s.invocation)
+      AND q.lease_until IS NULL AND q.not_before <= now() AND (q.deadline IS NULL OR q.deadline > now())
     ORDER BY q.not_before, q.invocation
     LIMIT least($1, h.turns)
     FOR UPDATE OF q SKIP LOCKED
@@ -99,11 +87,11 @@ WITH RECURSIVE lane AS (
   ) i ON true
 ), looked AS (
   -- What commits now may have begun a moment ago.
-  SELECT 1 AS nth, now() - make_interval(secs => $21) AS late, array_agg(namespace) AS namespaces, array_agg(function) AS functions,
-      array_agg(-urgency) AS priorities, array_agg(not_before) AS since, array_agg(invocation) AS best
+  SELECT 1 AS nth, now() - make_interval(secs => $20) AS late, array_agg(lane) AS lanes, array_agg(not_before) AS since,
+      array_agg(invocation) AS best
   FROM seen
 )
-SELECT l.late AS "late?", l.namespaces AS "namespaces?", l.functions AS "functions?", l.priorities AS "priorities?", l.since AS "since?", l.best AS "best?",
+SELECT l.late AS "late?", l.lanes AS "lanes?", l.since AS "since?", l.best AS "best?",
     t.invocation AS "invocation?: InvocationId", t.execution AS "execution?: ExecutionId",
     t.namespace AS "namespace?: Namespace", t.function AS "function?: FunctionName", t.revision AS "revision?: RevisionDigest",
     t.attempt AS "attempt?", t.fence AS "fence?", t.cause AS "cause?", t.payload AS "payload?", t.payload_file AS "payload_file?",

@@ -32,8 +32,8 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// What is left in the index of a lane in which nothing has waited for so long is walked over by one claim again.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// What waits of a function with one priority: namespace, function, priority.
-pub(super) type Lane = (String, String, i16);
+/// What waits of a function with one priority, as the queue calls it.
+pub(super) type Lane = String;
 
 /// A place in a lane: since when what is there is due, and its invocation.
 pub(super) type Place = (Timestamp, Uuid);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn lane(function: &str) -> Lane {
-        ("default".to_owned(), function.to_owned(), 0)
+        format!("default/{function}/32767")
     }
 
     /// From where a claim at `now` looks for what waits of a function that is known.
