@@ -124,6 +124,8 @@ impl Store {
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
+            // To compile a plan takes longer than any of ours.
+            ("jit", "off"),
         ]);
         let durable = limited.clone().options([("synchronous_commit", "on")]);
         let hot = durable.clone().options(BY_KEY);

@@ -117,8 +117,8 @@ impl Store {
         .fetch_all(&mut *lane)
         .await?;
         lane.keep();
-        if let Some((late, seen)) = rows.first_mut().and_then(Row::seen) {
-            self.inner.floors.saw(seen, late, afresh, began);
+        if let Some(first) = rows.first_mut() {
+            self.inner.floors.saw(first.seen(), first.late, afresh, began);
         }
         Ok(rows)
     }
@@ -183,7 +183,7 @@ fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), u32, f64)> {
 
 /// A row of a claim: the first one tells what was seen, and each a piece of work, if any is claimed.
 struct Row {
-    late: Option<Timestamp>,
+    late: Timestamp,
     lanes: Option<Vec<Lane>>,
     since: Option<Vec<Timestamp>>,
     best: Option<Vec<Uuid>>,
@@ -205,11 +205,11 @@ struct Row {
 }
 
 impl Row {
-    /// What the first row tells: what may still come late, and the best of each lane in which something was due.
-    fn seen(&mut self) -> Option<(Timestamp, Vec<(Lane, Place)>)> {
+    /// What the first row tells: the best of each lane in which something was due.
+    fn seen(&mut self) -> Vec<(Lane, Place)> {
         let lanes = self.lanes.iter().flatten().cloned();
         let best = self.since.take().unwrap_or_default().into_iter().zip(self.best.take().unwrap_or_default());
-        Some((self.late?, lanes.zip(best).collect()))
+        lanes.zip(best).collect()
     }
 
     fn claimed(self, cause: Cause, payload: Result<Bytes, String>) -> Option<Claimed> {

@@ -87,15 +87,16 @@ WITH RECURSIVE lane AS (
   ) i ON true
 ), looked AS (
   -- What commits now may have begun a moment ago.
-  SELECT 1 AS nth, now() - make_interval(secs => $20) AS late, array_agg(lane) AS lanes, array_agg(not_before) AS since,
+  SELECT now() - make_interval(secs => $20) AS late, array_agg(lane) AS lanes, array_agg(not_before) AS since,
       array_agg(invocation) AS best
   FROM seen
 )
-SELECT l.late AS "late?", l.lanes AS "lanes?", l.since AS "since?", l.best AS "best?",
+SELECT l.late AS "late!", CASE WHEN t.nth > 1 THEN NULL ELSE l.lanes END AS lanes, CASE WHEN t.nth > 1 THEN NULL ELSE l.since END AS since,
+    CASE WHEN t.nth > 1 THEN NULL ELSE l.best END AS best,
     t.invocation AS "invocation?: InvocationId", t.execution AS "execution?: ExecutionId",
     t.namespace AS "namespace?: Namespace", t.function AS "function?: FunctionName", t.revision AS "revision?: RevisionDigest",
     t.attempt AS "attempt?", t.fence AS "fence?", t.cause AS "cause?", t.payload AS "payload?", t.payload_file AS "payload_file?",
     t.content_type AS "content_type?", t.created_at AS "created_at?", t.priority AS "priority?", t.deadline AS "deadline?",
     t.not_before AS "not_before?"
-FROM looked l FULL JOIN told t ON t.nth = l.nth
+FROM looked l LEFT JOIN told t ON true
 ORDER BY t.nth
