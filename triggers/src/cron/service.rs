@@ -166,8 +166,9 @@ impl Tend for Service {
     const WHAT: &'static str = "schedules";
 
     async fn work(&mut self) -> Result<(), StoreError> {
-        self.chores().await?;
-        self.fire().await
+        // What is due fires even if a chore has failed.
+        let chores = self.chores().await;
+        chores.and(self.fire().await)
     }
 
     /// The moment to wake up: a tick, a chore, or a second from now.
