@@ -1,19 +1,17 @@
 //! The server's side of what needs root: the zygote and, through it, the sandboxes.
 
 mod driver;
+mod image;
 pub mod sandbox;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use serde::{Deserialize, Serialize};
@@ -24,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::sys::watch::watch;
 use crate::wire::message::{Create, Hello, VERSION, Welcome};
 use crate::wire::{Received, Seqpacket};
+use image::sealed_copy;
 use sandbox::{Sandbox, SandboxError, SandboxRequest};
 
 /// Where the zygote works.
@@ -83,17 +82,6 @@ impl Zygote {
     pub fn reaped(&self) -> &[String] {
         &self.reaped
     }
-}
-
-/// A copy of the running binary that nobody can write to, so that no code that gets hold of `/proc/<pid>/exe` can change
-/// what root executes (CVE-2019-5736).
-fn sealed_copy() -> io::Result<OwnedFd> {
-    let fd = memfd_create(c"runlet", MemFdCreateFlag::MFD_CLOEXEC | MemFdCreateFlag::MFD_ALLOW_SEALING)?;
-    let mut image = File::from(fd);
-    io::copy(&mut File::open("/proc/self/exe")?, &mut image)?;
-    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(image.as_raw_fd(), FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(image.into())
 }
 
 /// The zygote as the server sees it. Cheap to clone.
