@@ -92,3 +92,28 @@ fn cancel_ends_the_one_that_runs_and_allow_runs_beside_it() {
     }
     host.finish();
 }
+
+#[test]
+fn schedules_fire_while_nothing_that_is_held_can_be_let_go() {
+    let host = TestHost::start();
+    host.psql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON queue FOR EACH ROW
+         WHEN (OLD.not_before = 'infinity' AND NEW.not_before < 'infinity') EXECUTE FUNCTION refuse()",
+    );
+    host.python("one", &every_second("overlap = \"buffer_one\"\n"), BRIEF);
+    let held = invocation_of(&host.ticks_of_fate("one", "held", 1)[0]);
+    let first = invocation_of(&host.ticks_of_fate("one", "fired", 1)[0]);
+    assert_eq!(host.settled(&first)["state"], "succeeded");
+    // From now on the service fails to look after what is held, each time that it tries.
+    until("that fails", secs(20), || host.log().contains("could not look after schedules"));
+    host.python("other", &every_second(""), "def handle(event, context):\n    return 1\n");
+    host.ticks_of_fate("other", "fired", 3);
+    assert_eq!(host.invocation(&held)["state"], "held");
+    host.psql("DROP TRIGGER refuse ON queue");
+    assert_eq!(host.settled(&held)["state"], "succeeded");
+    for function in ["one", "other"] {
+        host.cli(&["rm", function]);
+    }
+    host.finish();
+}
