@@ -61,6 +61,7 @@ fn run() -> Result<(), String> {
 async fn check(host: &Host) -> Result<(), String> {
     println!("| what | how it was | |\n|---|---|---|");
     create_and_limits(host).await?;
+    bill(host).await?;
     pids(host).await?;
     oom(host).await?;
     deadline(host).await?;
@@ -160,6 +161,35 @@ async fn create_and_limits(host: &Host) -> Result<(), String> {
     let usage = end.usage;
     row("its bill", usage.cpu_us > Some(0) && usage.memory_peak > Some(0), format!("{usage:?}"))?;
     row("its cgroup is gone", !cgroup(&name).exists(), &name)
+}
+
+/// What is read of a sandbox that lives on: the bill of each call is its own.
+async fn bill(host: &Host) -> Result<(), String> {
+    let sandbox = sandbox(host).await?;
+    let begun = sandbox.bill();
+    row("a meter runs in a sandbox that lives", begun.cpu_us.is_some(), format!("{begun:?}"))?;
+    // What the shell was on a processor, in nanoseconds, as the scheduler says.
+    let burn = "n=0; while [ $n -lt 40000 ]; do n=$((n+1)); done; read used rest </proc/self/schedstat; echo $used";
+    let (_, said) = shell(&sandbox, burn).await?;
+    let used = said.parse::<i64>().unwrap_or(0) / 1000;
+    let cpu = sandbox.bill().cpu_us.unwrap_or(0);
+    let close = used > 0 && cpu >= used && (cpu - used) * 10 <= used;
+    row("a burner's processor time, within 10 %", close, format!("{cpu} us billed, {used} us used"))?;
+    shell(&sandbox, "dd if=/dev/zero of=/dev/null bs=20M count=1").await?;
+    let large = sandbox.bill().memory_peak;
+    row("the peak of one that takes 20 MiB", large >= Some(20 << 20), format!("{large:?}"))?;
+    let (_, said) = shell(&sandbox, "echo small").await?;
+    let small = sandbox.bill();
+    // A kernel before 6.12 cannot forget a peak: then nothing is known of one that set none.
+    let own = small.memory_peak.is_none_or(|peak| peak < 20 << 20);
+    row(
+        "the next one is billed for none of it",
+        said == "small" && own && small.cpu_us < Some(cpu),
+        format!("{small:?}"),
+    )?;
+    sandbox.kill();
+    let end = end(&sandbox).await?;
+    row("and is gone", end.remains.is_gone(), format!("{:?}", end.remains))
 }
 
 async fn pids(host: &Host) -> Result<(), String> {

@@ -19,7 +19,6 @@ use super::registry::{Live, Why};
 use crate::admission::{Seat, Slot, Turn};
 use crate::host::sandbox::{Sandbox, SandboxEnd};
 use crate::lease::Leased;
-use crate::meter::Meter;
 use crate::output::{LogSink, LogTotals};
 use crate::pool::{Handle, Place, Warm};
 use crate::revisions::RevisionError;
@@ -223,7 +222,7 @@ impl Shared {
         if let Some(blank) = self.stems.specialised(job.manifest.runtime, &job.revision, job.limits).await {
             self.hold(job, room, blank.sandbox().reins()).await;
             // What it has used so far is nobody's.
-            let _ = blank.sandbox().meter().map(Meter::bill);
+            let _ = blank.sandbox().bill();
             return Ok(Made { blank, start: StartKind::Stem, env });
         }
         let sandbox = self.host.create(job.sandbox()).await.map_err(lost)?;
@@ -342,7 +341,7 @@ impl Shared {
         let keep = invoked.reusable && job.is_warm();
         let mut ended = Ended::after(invoked, Some(running), spout);
         if keep {
-            ended.usage = warm.session.sandbox().meter().map(Meter::bill).unwrap_or_default();
+            ended.usage = warm.session.sandbox().bill();
             self.pool.park(warm, job.function_key(), job.sandbox_key());
             return Some(ended);
         }

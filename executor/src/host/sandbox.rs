@@ -303,6 +303,12 @@ impl Sandbox {
         self.shared.resize(limits).await
     }
 
+    /// What was used in it since this was asked last, or since it was made; nothing is known where the kernel has no meter.
+    #[must_use]
+    pub fn bill(&self) -> Usage {
+        self.meter.as_ref().map(Meter::bill).unwrap_or_default()
+    }
+
     /// Its meter, where the kernel has one.
     pub(crate) const fn meter(&self) -> Option<&Meter> {
         self.meter.as_ref()
