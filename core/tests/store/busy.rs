@@ -5,7 +5,7 @@ use runlet_core::invocation::InvocationState;
 use runlet_core::outcome::Outcome;
 use runlet_core::store::Store;
 use runlet_core::store::ledger::Ledger;
-use sqlx::Executor as _;
+use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::JoinSet;
 
 use crate::host::*;
@@ -108,4 +108,28 @@ async fn claims_behind_a_transaction_that_lasts_pass_over_what_has_gone() {
     let read = db.number("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'queue_lanes'").await;
     // From the front of the index 125 claims would walk over 2,000 entries each, on the average, more than once.
     assert!((4000..60_000).contains(&read), "{read} entries were read to claim 4,001 pieces");
+}
+
+/// A join of a batch with the table that it is about, row by row, costs the square of it.
+#[tokio::test]
+async fn no_batch_is_looked_through_for_each_of_its_rows() {
+    let db = Db::new().await;
+    let mut tx = db.sql.begin().await.unwrap();
+    // As the sessions of frequent statements have it.
+    for off in ["seqscan", "bitmapscan", "hashjoin", "mergejoin", "material"] {
+        tx.execute(AssertSqlSafe(format!("SET LOCAL enable_{off} = off"))).await.unwrap();
+    }
+    tx.execute("SET LOCAL plan_cache_mode = force_generic_plan").await.unwrap();
+    for (sql, parameters) in [
+        (include_str!("../../src/store/ledger/finish_claimed.sql"), 28),
+        (include_str!("../../src/store/ledger/finish.sql"), 24),
+        (include_str!("../../src/store/message/take.sql"), 23),
+    ] {
+        tx.execute(AssertSqlSafe(format!("PREPARE batch AS {sql}"))).await.unwrap();
+        let explain = format!("EXPLAIN (COSTS off) EXECUTE batch ({})", vec!["NULL"; parameters].join(", "));
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains("Nested Loop") && !plan.contains("Join Filter"), "{plan}");
+        tx.execute("DEALLOCATE batch").await.unwrap();
+    }
 }

@@ -249,7 +249,8 @@ fn shorter(entries: &[&Finish], columns: &Columns<'_>) -> Option<String> {
         }
     }
     let sql = sql.replace("INTO executions AS x", &format!("INTO executions_{executions} AS x"));
-    Some(sql.replace("UPDATE invocations i", &format!("UPDATE invocations_{invocations} i")))
+    let sql = sql.replace("INTO invocations AS i", &format!("INTO invocations_{invocations} AS i"));
+    Some(sql.replace("FROM invocations h", &format!("FROM invocations_{invocations} h")))
 }
 
 fn least(ids: &[Uuid]) -> Uuid {

@@ -7,18 +7,32 @@ WITH entry AS (
     AS e (execution, invocation, state, invocation_state, outcome, detail, result, result_type, start_kind, sandbox,
       started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, at, result_file, wait_us, start_us)
 ), ended AS (
-  UPDATE executions x
-  SET state = e.state, outcome = e.outcome, detail = e.detail::jsonb, start_kind = COALESCE(e.start_kind, x.start_kind),
-      sandbox = COALESCE(e.sandbox, x.sandbox), started_at = COALESCE(e.started_at, x.started_at), cpu_us = e.cpu_us,
-      memory_peak = e.memory_peak, remains = e.remains::jsonb, log_bytes = e.log_bytes, log_dropped = e.log_dropped,
-      finished_at = e.at, wait_us = e.wait_us, start_us = e.start_us
-  FROM entry e
-  WHERE x.id = ANY($1) AND e.execution = x.id AND x.id BETWEEN $18 AND $19 AND x.outcome IS NULL
-  RETURNING e.*
+  SELECT e.*, x.namespace, x.function, x.revision, x.cause_kind, x.attempt, x.server, x.reset, x.created_at
+  FROM entry e CROSS JOIN LATERAL (
+    SELECT * FROM executions w WHERE w.id = e.execution AND w.id BETWEEN $18 AND $19 AND w.outcome IS NULL FOR UPDATE
+  ) x
+), recorded AS (
+  -- Each is updated as what is there already: a join of the batch with the table would look through the batch for each of its rows.
+  INSERT INTO executions AS x (id, invocation, namespace, function, revision, cause_kind, attempt, server, reset, created_at, state, outcome,
+    detail, start_kind, sandbox, started_at, cpu_us, memory_peak, remains, log_bytes, log_dropped, finished_at, wait_us, start_us)
+  SELECT execution, invocation, namespace, function, revision, cause_kind, attempt, server, reset, created_at, state, outcome,
+    detail::jsonb, start_kind, sandbox, started_at, cpu_us, memory_peak, remains::jsonb, log_bytes, log_dropped, at, wait_us, start_us
+  FROM ended
+  ON CONFLICT (id) DO UPDATE
+  SET state = excluded.state, outcome = excluded.outcome, detail = excluded.detail,
+      start_kind = COALESCE(excluded.start_kind, x.start_kind), sandbox = COALESCE(excluded.sandbox, x.sandbox),
+      started_at = COALESCE(excluded.started_at, x.started_at), cpu_us = excluded.cpu_us, memory_peak = excluded.memory_peak,
+      remains = excluded.remains, log_bytes = excluded.log_bytes, log_dropped = excluded.log_dropped,
+      finished_at = excluded.finished_at, wait_us = excluded.wait_us, start_us = excluded.start_us
 ), closed AS (
-  UPDATE invocations i
-  SET state = d.invocation_state, outcome = d.outcome, detail = d.detail::jsonb, result = d.result, result_type = d.result_type,
-      result_file = d.result_file, finished_at = d.at
-  FROM ended d WHERE i.id = ANY(ARRAY(SELECT invocation FROM ended)) AND d.invocation = i.id AND i.id BETWEEN $20 AND $21
+  -- The same; nothing is inserted where there is none, so what may not be NULL need not mean anything.
+  INSERT INTO invocations AS i (id, namespace, function, revision, cause_kind, cause, payload, payload_size, created_at, attempts, executions,
+    state, outcome, detail, result, result_type, result_file, finished_at)
+  SELECT d.invocation, d.namespace, d.function, d.revision, d.cause_kind, '{}', '', 0, d.at, d.attempt, ARRAY[d.execution],
+    d.invocation_state, d.outcome, d.detail::jsonb, d.result, d.result_type, d.result_file, d.at
+  FROM ended d CROSS JOIN LATERAL (SELECT FROM invocations h WHERE h.id = d.invocation AND h.id BETWEEN $20 AND $21 LIMIT 1) h
+  ON CONFLICT (id) DO UPDATE
+  SET state = excluded.state, outcome = excluded.outcome, detail = excluded.detail, result = excluded.result,
+      result_type = excluded.result_type, result_file = excluded.result_file, finished_at = excluded.finished_at
 )
 SELECT execution AS "execution!" FROM ended

@@ -37,13 +37,19 @@ WITH entry AS (
       remains = excluded.remains, log_bytes = excluded.log_bytes, log_dropped = excluded.log_dropped,
       finished_at = excluded.finished_at, wait_us = excluded.wait_us, start_us = excluded.start_us
 ), closed AS (
-  UPDATE invocations i
-  SET state = CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END,
-      outcome = d.outcome, detail = d.detail::jsonb, attempts = d.attempt,
-      executions = CASE WHEN d.execution = ANY(i.executions) THEN i.executions ELSE i.executions || d.execution END,
-      result = d.result, result_type = d.result_type, result_file = d.result_file, dead_letter = d.dead,
-      finished_at = CASE WHEN d.again THEN NULL ELSE d.at END
-  FROM ended d WHERE i.id = ANY(ARRAY(SELECT invocation FROM ended)) AND d.invocation = i.id AND i.id BETWEEN $24 AND $25
+  -- Each is updated as what is there already: a join of the batch with the table would look through the batch for each of its rows. Nothing is inserted
+  -- where there is none, so what may not be NULL need not mean anything.
+  INSERT INTO invocations AS i (id, namespace, function, revision, cause_kind, cause, payload, payload_size, created_at, state, outcome,
+    detail, attempts, executions, result, result_type, result_file, dead_letter, finished_at)
+  SELECT d.invocation, d.namespace, d.function, d.revision, d.cause_kind, '{}', '', 0, d.at,
+    CASE WHEN d.again THEN 'queued' WHEN d.cancelled THEN 'cancelled' ELSE d.invocation_state END, d.outcome,
+    d.detail::jsonb, d.attempt, ARRAY[d.execution], d.result, d.result_type, d.result_file, d.dead, CASE WHEN NOT d.again THEN d.at END
+  FROM ended d CROSS JOIN LATERAL (SELECT FROM invocations h WHERE h.id = d.invocation AND h.id BETWEEN $24 AND $25 LIMIT 1) h
+  ON CONFLICT (id) DO UPDATE
+  SET state = excluded.state, outcome = excluded.outcome, detail = excluded.detail, attempts = excluded.attempts,
+      executions = CASE WHEN i.executions @> excluded.executions THEN i.executions ELSE i.executions || excluded.executions END,
+      result = excluded.result, result_type = excluded.result_type, result_file = excluded.result_file,
+      dead_letter = excluded.dead_letter, finished_at = excluded.finished_at
 -- part: where something failed, is to be told or is tried again
 ), buried AS (
   INSERT INTO dead_letters (invocation, namespace, function, outcome, created_at)
@@ -56,9 +62,9 @@ WITH entry AS (
   ON CONFLICT DO NOTHING
 ), requeued AS (
   UPDATE queue q
-  SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL, not_before = now() + make_interval(secs => d.pause)
-  FROM ended d
-  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE again)) AND d.invocation = q.invocation
+  SET lease_until = NULL, server = NULL, fence = NULL, execution = NULL, not_before = now() + make_interval(secs =>
+      (ARRAY(SELECT pause FROM ended WHERE again))[array_position(ARRAY(SELECT invocation FROM ended WHERE again), q.invocation)])
+  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE again))
 ), released AS (
   UPDATE dedup_keys k SET released = true
   WHERE k.invocation = ANY(ARRAY(SELECT invocation FROM ended WHERE NOT again AND invocation_state <> 'succeeded'))

@@ -21,9 +21,10 @@ WITH work AS (
   FROM work
   RETURNING execution, fence
 ), taken AS (
-  UPDATE messages m SET invocation = t.invocation, trigger = t.trigger
-  FROM unnest($15::uuid[], $16::uuid[], $17::uuid[]) AS t (message, invocation, trigger)
-  WHERE m.id = ANY($15) AND t.message = m.id AND m.invocation IS NULL AND m.dead_at IS NULL
+  -- Without a join, which would look through the batch for each of its rows.
+  UPDATE messages m
+  SET invocation = ($16::uuid[])[array_position($15::uuid[], m.id)], trigger = ($17::uuid[])[array_position($15, m.id)]
+  WHERE m.id = ANY($15) AND m.invocation IS NULL AND m.dead_at IS NULL
   RETURNING m.id
 ), dropped AS (
   DELETE FROM messages m WHERE m.id = ANY($18::uuid[]) AND m.invocation IS NULL RETURNING m.id

@@ -4,7 +4,8 @@
 -- something is due, and the best of it; `head` the functions that have a free turn, and `first` puts them in order: only the first $1 of them
 -- can be dealt anything. A share is what the namespace has had more than others, in pieces over its weight, with what goes before in it;
 -- within a namespace the same of functions, within a function the best work is first. `due` locks as much of each as it has turns, `turn`,
--- `fair` and `fitting` count through it, and `slot` deals out the execution ids that the caller made. `claimed` takes it out of the waiting.
+-- `fair` and `fitting` count through it, `slot` has what can start, and `claimed` takes it out of the waiting, each with one of the execution ids that the
+-- caller made.
 -- History is only read, one probe for each, and only that of the last hour ($15 to $16), which spares the partitions of all other days: what
 -- is older the caller reads for itself. There is always a first row: it says what was seen, and may have nothing claimed.
 WITH RECURSIVE lane AS (
@@ -68,16 +69,16 @@ WITH RECURSIVE lane AS (
   FROM fair t
   WINDOW best_first AS (ORDER BY t.share, t.priority DESC, t.not_before, t.invocation)
 ), slot AS (
-  SELECT f.invocation, ($4::uuid[])[f.n] AS execution
-  FROM fitting f
+  SELECT f.invocation FROM fitting f
   WHERE f.n <= cardinality($4::uuid[]) AND (f.memory <= $8::bigint OR (f.n = 1 AND $9))
 ), claimed AS (
   UPDATE queue q
   SET server = $2, lease_until = now() + make_interval(secs => $3), fence = nextval('queue_fence'),
-      attempt = q.attempt + 1, execution = s.execution
-  FROM slot s
-  -- By the array each row is reached through its key, however small the queue was when this was planned.
-  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM slot)) AND s.invocation = q.invocation
+      attempt = q.attempt + 1,
+      execution = ($4::uuid[])[array_position(ARRAY(SELECT invocation FROM slot), q.invocation)]
+  -- By the array each row is reached through its key, however small the queue was when this was planned. A join with the slots would look through
+  -- all of them for each row.
+  WHERE q.invocation = ANY(ARRAY(SELECT invocation FROM slot))
   RETURNING q.*
 ), told AS (
   SELECT row_number() OVER (ORDER BY c.priority DESC, c.not_before, c.invocation) AS nth, c.*, i.cause, i.payload, i.payload_file,
