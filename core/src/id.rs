@@ -8,6 +8,7 @@ use std::str::FromStr;
 use chrono::DateTime;
 use uuid::Uuid;
 
+use crate::base32;
 use crate::clock::Timestamp;
 
 /// The text is no id of the expected kind.
@@ -18,19 +19,26 @@ pub struct BadId {
     text: String,
 }
 
-const CROCKFORD: base32::Alphabet = base32::Alphabet::Crockford;
+/// The text of an id: a prefix of three letters, `_`, and the base32 of the UUID.
+struct Text([u8; 4 + base32::LENGTH]);
 
-fn encode(uuid: Uuid) -> String {
-    base32::encode(CROCKFORD, uuid.as_bytes()).to_ascii_lowercase()
+impl Text {
+    fn new(prefix: &'static str, uuid: Uuid) -> Self {
+        let mut text = [b'_'; 4 + base32::LENGTH];
+        text[..3].copy_from_slice(prefix.as_bytes());
+        text[4..].copy_from_slice(&base32::text(uuid.into_bytes()));
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("all of it is ASCII")
+    }
 }
 
 fn decode(prefix: &'static str, text: &str) -> Result<Uuid, BadId> {
-    let bad = || BadId { prefix, text: text.chars().take(64).collect() };
-    let body = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).ok_or_else(bad)?;
-    let bytes = base32::decode(CROCKFORD, body).ok_or_else(bad)?;
-    let uuid = Uuid::from_slice(&bytes).map_err(|_| bad())?;
-    // Only the canonical spelling is an id: the decoder alone would also take `O` for `0` and stray low bits.
-    if encode(uuid) == body { Ok(uuid) } else { Err(bad()) }
+    let body = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
+    let bytes = body.and_then(|body| base32::bytes(body.as_bytes()));
+    bytes.map(Uuid::from_bytes).ok_or_else(|| BadId { prefix, text: text.chars().take(64).collect() })
 }
 
 /// The moment a UUIDv7 was made, to the millisecond.
@@ -84,7 +92,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}_{}", $prefix, encode(self.0))
+                f.write_str(Text::new($prefix, self.0).as_str())
             }
         }
 
@@ -96,15 +104,24 @@ macro_rules! id {
             }
         }
 
+        /// Text where people read it, else the 16 bytes.
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                if serializer.is_human_readable() {
+                    serializer.serialize_str(Text::new($prefix, self.0).as_str())
+                } else {
+                    self.0.as_bytes().serialize(serializer)
+                }
             }
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                } else {
+                    <[u8; 16]>::deserialize(deserializer).map(|bytes| Self(Uuid::from_bytes(bytes)))
+                }
             }
         }
     )*};

@@ -4,6 +4,7 @@
 //! The words are those of `docs/ARCHITECTURE.md`: one word per idea.
 
 pub mod backoff;
+mod base32;
 pub mod cause;
 pub mod clock;
 pub mod cloudevent;

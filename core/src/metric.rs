@@ -1,11 +1,15 @@
 //! What runlet counts about itself: every name, what it means, and the one line by which each room counts it.
 //!
 //! Names follow Prometheus: base units in the name, `_total` for counters. Labels have few values: routes, words of the contract,
-//! functions; never an id. Where nobody has installed a recorder (the client verbs, unit tests) counting does nothing.
+//! functions; never an id. Where nobody has installed a recorder (the client verbs, unit tests) counting does nothing; one is installed before
+//! anything is counted. What every call counts is looked up once.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::execution::StartKind;
 use crate::name::{FunctionName, Namespace};
@@ -46,24 +50,45 @@ pub fn timed(stage: Stage) -> Timed {
     Timed(stage, Instant::now())
 }
 
+/// Series that were looked up, by their labels. They are as few as the series.
+type Known<K, S> = LazyLock<RwLock<HashMap<K, S>>>;
+
+fn known<K: Eq + Hash, S: Clone>(known: &Known<K, S>, key: K, look_up: impl FnOnce(&K) -> S) -> S {
+    if let Some(series) = known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return series.clone();
+    }
+    let series = look_up(&key);
+    known.write().unwrap_or_else(PoisonError::into_inner).insert(key, series.clone());
+    series
+}
+
 impl Drop for Timed {
     fn drop(&mut self) {
-        histogram!("runlet_stage_duration_seconds", "stage" => self.0.as_str()).record(self.1.elapsed());
+        static STAGES: LazyLock<[Histogram; 4]> = LazyLock::new(|| {
+            [Stage::Admission, Stage::Place, Stage::Run, Stage::Record]
+                .map(|stage| histogram!("runlet_stage_duration_seconds", "stage" => stage.as_str()))
+        });
+        STAGES[self.0 as usize].record(self.1.elapsed());
     }
 }
 
 /// Code was given its event in a sandbox of this kind.
 pub fn started(kind: StartKind) {
-    counter!("runlet_execution_starts_total", "kind" => kind.as_str()).increment(1);
+    static STARTS: Known<StartKind, Counter> = LazyLock::new(RwLock::default);
+    let series = |kind: &StartKind| counter!("runlet_execution_starts_total", "kind" => kind.as_str());
+    known(&STARTS, kind, series).increment(1);
 }
 
 /// An execution ended.
 pub fn ended(namespace: &Namespace, function: &FunctionName, outcome: OutcomeKind) {
-    counter!(
-        "runlet_executions_total",
-        "namespace" => namespace.to_string(), "function" => function.to_string(), "outcome" => outcome.as_str()
-    )
-    .increment(1);
+    static ENDS: Known<(Namespace, FunctionName, OutcomeKind), Counter> = LazyLock::new(RwLock::default);
+    let series = |(namespace, function, outcome): &(Namespace, FunctionName, OutcomeKind)| {
+        counter!(
+            "runlet_executions_total",
+            "namespace" => namespace.to_string(), "function" => function.to_string(), "outcome" => outcome.as_str()
+        )
+    };
+    known(&ENDS, (namespace.clone(), function.clone(), outcome), series).increment(1);
 }
 
 /// A delivery is on record.
@@ -104,9 +129,15 @@ pub fn queue_oldest(namespace: &Namespace, queue: &str, seconds: f64) {
 
 /// A request was answered.
 pub fn answered(route: &'static str, method: &'static str, status: u16, took: Duration) {
-    counter!("runlet_http_requests_total", "route" => route, "method" => method, "status" => status.to_string())
-        .increment(1);
-    histogram!("runlet_http_request_duration_seconds", "route" => route, "method" => method).record(took);
+    static ANSWERS: Known<(&str, &str, u16), (Counter, Histogram)> = LazyLock::new(RwLock::default);
+    let (count, times) = known(&ANSWERS, (route, method, status), |_| {
+        (
+            counter!("runlet_http_requests_total", "route" => route, "method" => method, "status" => status.to_string()),
+            histogram!("runlet_http_request_duration_seconds", "route" => route, "method" => method),
+        )
+    });
+    count.increment(1);
+    times.record(took);
 }
 
 /// A connection of this listener began (`1`) or ended (`-1`).

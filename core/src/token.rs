@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use crate::base32;
+
 /// What a token may do. See the table in `docs/guide/tokens.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -81,10 +83,10 @@ impl TokenSecret {
     /// # Errors
     /// When the kernel gives no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes)?;
-        let text = base32::encode(base32::Alphabet::Crockford, &bytes).to_ascii_lowercase();
-        Ok(Self::from_text(&format!("rl_{text}")))
+        let mut halves = [[0_u8; 16]; 2];
+        getrandom::fill(halves.as_flattened_mut())?;
+        let text = halves.map(base32::text);
+        Ok(Self::from_text(&format!("rl_{}", String::from_utf8_lossy(text.as_flattened()))))
     }
 
     /// The secret that somebody presents.

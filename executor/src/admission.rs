@@ -29,6 +29,9 @@ pub(crate) use standing::{Binding, Standing};
 use state::{Arrival, Book, Effects, Place};
 pub(crate) use want::{Bounds, FunctionKey, Kept, SandboxKey, Want, Weights};
 
+/// A map of what this server itself counts and names: looked up some dozen times for each call.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// What a sandbox is handed out as.
 pub(crate) trait Handle: Sized {
     /// What serves those who share a sandbox.

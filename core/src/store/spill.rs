@@ -92,9 +92,8 @@ impl Store {
     /// When the file cannot be written: then nothing may be accepted.
     pub(super) async fn place(&self, id: Uuid, namespace: &str, body: &Bytes) -> Result<Placed, StoreError> {
         let size = body.len() as u64;
-        let Some(shelf) = self.shelf(id, namespace).filter(|_| self.spills(size)) else {
-            return Ok(Placed::in_row(body.clone()));
-        };
+        let shelf = if self.spills(size) { self.shelf(id, namespace) } else { None };
+        let Some(shelf) = shelf else { return Ok(Placed::in_row(body.clone())) };
         let bytes = body.clone();
         let digest = blocking(move || shelf.put(&bytes)).await.map_err(unwritten)?;
         let file = FileName { server: self.inner.server.clone(), digest, size };

@@ -4,8 +4,10 @@
 //! mark on by one piece over its weight; the lowest mark is first, and among equals who has wanted longest. The floor
 //! is where the last piece that was served began: who comes (back) begins there at the lowest, so that nobody saves up for later.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
+
+use super::Map;
 
 /// What one piece moves the mark of a key with weight 1.
 pub(super) const PIECE: u64 = 1 << 20;
@@ -25,7 +27,7 @@ struct Mark {
 #[derive(Debug)]
 pub(super) struct Shares<K> {
     floor: u64,
-    marks: HashMap<K, Mark>,
+    marks: Map<K, Mark>,
     wanting: BTreeSet<(u64, u64, K)>,
     /// Counts those who came.
     came: u64,
@@ -35,7 +37,7 @@ pub(super) struct Shares<K> {
 
 impl<K: Clone + Ord + Hash> Shares<K> {
     pub(super) fn new() -> Self {
-        Self { floor: 0, marks: HashMap::new(), wanting: BTreeSet::new(), came: 0, sweep_at: KEPT }
+        Self { floor: 0, marks: Map::default(), wanting: BTreeSet::new(), came: 0, sweep_at: KEPT }
     }
 
     /// Who is first of those that want something.

@@ -1,9 +1,10 @@
 //! The lines of those who wait: one per function, and one per namespace for all of its leases.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use runlet_core::name::{Namespace, RevisionDigest};
 
+use super::Map;
 use super::fair::Shares;
 use super::want::{AGE, Want, Weights, Who};
 
@@ -81,7 +82,7 @@ impl Line {
 #[derive(Debug)]
 struct Tenant {
     shares: Shares<Who>,
-    lines: HashMap<Who, Line>,
+    lines: Map<Who, Line>,
     counted: u32,
     /// The lines by how many of them count, so that the longest is found.
     lengths: BTreeSet<(usize, Who)>,
@@ -95,7 +96,7 @@ const KEPT: usize = 1024;
 pub(super) struct Lines {
     weights: Weights,
     shares: Shares<Namespace>,
-    tenants: HashMap<Namespace, Tenant>,
+    tenants: Map<Namespace, Tenant>,
     /// The namespaces by how many of theirs count, over their weight.
     lengths: BTreeSet<(u64, Namespace)>,
 }
@@ -107,7 +108,7 @@ fn weighed(counted: u32, weight: u32) -> u64 {
 
 impl Lines {
     pub(super) fn new(weights: Weights) -> Self {
-        Self { weights, shares: Shares::new(), tenants: HashMap::new(), lengths: BTreeSet::new() }
+        Self { weights, shares: Shares::new(), tenants: Map::default(), lengths: BTreeSet::new() }
     }
 
     pub(super) fn line(&self, namespace: &Namespace, who: &Who) -> Option<&Line> {
@@ -135,7 +136,7 @@ impl Lines {
             if self.tenants.len() > KEPT {
                 self.tenants.retain(|_, tenant| !tenant.lines.is_empty());
             }
-            let (shares, lines, lengths) = (Shares::new(), HashMap::new(), BTreeSet::new());
+            let (shares, lines, lengths) = (Shares::new(), Map::default(), BTreeSet::new());
             self.tenants.insert(namespace.clone(), Tenant { shares, lines, counted: 0, lengths });
         }
         self.tenants.get_mut(namespace).expect("it was put there")
@@ -254,7 +255,7 @@ impl Lines {
     /// How many pieces the namespaces have had more than others, and their weights; those of whom there is nothing to say are
     /// not among them.
     pub(super) fn namespaces(&self) -> Vec<(Namespace, f64, f64)> {
-        let mut known: HashMap<&Namespace, f64> = self.weights.all().map(|(namespace, _)| (namespace, 0.0)).collect();
+        let mut known: Map<&Namespace, f64> = self.weights.all().map(|(namespace, _)| (namespace, 0.0)).collect();
         known.extend(self.shares.ahead());
         let weight = |namespace| f64::from(self.weights.of(namespace));
         known.into_iter().map(|(namespace, ahead)| (namespace.clone(), ahead, weight(namespace))).collect()

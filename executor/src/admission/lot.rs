@@ -1,11 +1,11 @@
 //! The sandboxes that can be had without making one: parked ones, and shared ones with a free slot.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use runlet_core::name::RevisionDigest;
 
-use super::Handle;
 use super::want::{FunctionKey, SandboxKey};
+use super::{Handle, Map};
 
 /// A sandbox that waits for its next execution, or that several share.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ struct Kind {
 /// All of them. `at` counts the moments at which one was put here or became idle again: the lowest has been so for longest.
 #[derive(Debug)]
 pub(super) struct Lot<T> {
-    parked: HashMap<u64, (u64, Parked<T>)>,
-    kinds: HashMap<FunctionKey, HashMap<RevisionDigest, Kind>>,
+    parked: Map<u64, (u64, Parked<T>)>,
+    kinds: Map<FunctionKey, Map<RevisionDigest, Kind>>,
     idle: BTreeMap<u64, u64>,
     idle_memory: u64,
     at: u64,
@@ -60,7 +60,7 @@ pub(super) struct Lot<T> {
 
 impl<T: Handle> Lot<T> {
     pub(super) fn new() -> Self {
-        Self { parked: HashMap::new(), kinds: HashMap::new(), idle: BTreeMap::new(), idle_memory: 0, at: 0 }
+        Self { parked: Map::default(), kinds: Map::default(), idle: BTreeMap::new(), idle_memory: 0, at: 0 }
     }
 
     pub(super) fn put(&mut self, parked: Parked<T>) {
@@ -81,7 +81,7 @@ impl<T: Handle> Lot<T> {
     /// The kind, which is made if it is not known.
     fn kind(&mut self, function: &FunctionKey, revision: &RevisionDigest) -> &mut Kind {
         if !self.kinds.contains_key(function) {
-            self.kinds.insert(function.clone(), HashMap::new());
+            self.kinds.insert(function.clone(), Map::default());
         }
         let kinds = self.kinds.get_mut(function).expect("it was put there");
         if !kinds.contains_key(revision) {

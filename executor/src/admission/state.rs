@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use runlet_core::name::{Namespace, RevisionDigest};
 
-use super::Handle;
 use super::line::{Lines, Waiter, order};
 use super::lot::{Lot, Parked, Taken};
 use super::want::{Bounds, FunctionKey, Kept, Want, Weights, Who};
+use super::{Handle, Map};
 
 /// Where an execution may run, as the book knows it.
 #[derive(Debug)]
@@ -81,9 +81,9 @@ pub(super) struct Book<T: Handle, W> {
     bounds: Bounds,
     clock: Box<dyn Fn() -> u64 + Send>,
     memory: u64,
-    rooms: HashMap<u64, Taker>,
+    rooms: Map<u64, Taker>,
     /// Rooms that will come free without anybody's doing, and their memory.
-    leaving: HashMap<u64, u64>,
+    leaving: Map<u64, u64>,
     leaving_memory: u64,
     lot: Lot<T>,
     /// Sandboxes that are nobody's yet, oldest first: the first to leave.
@@ -95,7 +95,7 @@ pub(super) struct Book<T: Handle, W> {
     lines: Lines,
     /// Turns that have ended since somebody asked.
     ended: HashMap<FunctionKey, u32>,
-    waiters: HashMap<u64, Waiter<W>>,
+    waiters: Map<u64, Waiter<W>>,
     /// Those that come back with their turn: before all others, in this order.
     returning: VecDeque<u64>,
     counted: u32,
@@ -120,8 +120,8 @@ impl<T: Handle, W> Book<T, W> {
             bounds,
             clock: Box::new(clock),
             memory: 0,
-            rooms: HashMap::new(),
-            leaving: HashMap::new(),
+            rooms: Map::default(),
+            leaving: Map::default(),
             leaving_memory: 0,
             lot: Lot::new(),
             spares: BTreeMap::new(),
@@ -129,7 +129,7 @@ impl<T: Handle, W> Book<T, W> {
             kept_waits: false,
             lines: Lines::new(weights),
             ended: HashMap::new(),
-            waiters: HashMap::new(),
+            waiters: Map::default(),
             returning: VecDeque::new(),
             counted: 0,
             first: None,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::record;
 
-const MAGIC: &[u8; 8] = b"rlspool1";
+const MAGIC: &[u8; 8] = b"rlspool2";
 const SUFFIX: &str = "spool";
 
 /// A file is not written to beyond this size: what was read of it is removed in pieces of that size.
