@@ -28,10 +28,14 @@ use tokio::task::JoinSet;
 use crate::table::median;
 use crate::under_test::Server;
 
-/// The queue of its messages.
+/// The queue of its messages: one a call.
 pub(crate) const QUEUE: &str = "bench";
 
-const TRIGGER: &str = "[[trigger]]\ntype = \"queue\"\nqueue = \"bench\"\nmax_in_flight = 1000\n";
+/// Another, ten a call.
+pub(crate) const TENS: &str = "bench-tens";
+
+const TRIGGERS: &str = "[[trigger]]\ntype = \"queue\"\nqueue = \"bench\"\nmax_in_flight = 1000\n\
+    [[trigger]]\ntype = \"queue\"\nqueue = \"bench-tens\"\nmax_in_flight = 1000\nbatch_size = 10\n";
 
 /// Pieces at a time.
 const BATCH: usize = 32;
@@ -82,7 +86,6 @@ pub(crate) struct Cycle {
     admin: PgPool,
     pool: PgPool,
     store: Store,
-    queue: QueueKey,
     consumers: Vec<Consumer>,
     ledger: Ledger,
     hands: Arc<Hands>,
@@ -101,7 +104,7 @@ impl Cycle {
         let store = Store::open_with(options.clone(), 16, "bench", Some(spill)).await?;
         let pool = PgPool::connect_with(options).await?;
         let text = format!(
-            "schema = 1\nname = \"f\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 1000\n{TRIGGER}"
+            "schema = 1\nname = \"f\"\nruntime = \"python\"\nhandler = \"main.handle\"\nmax_concurrency = 1000\n{TRIGGERS}"
         );
         let revision = NewRevision {
             namespace: Namespace::default_namespace(),
@@ -117,8 +120,7 @@ impl Cycle {
         let consumers = store.consumers().await?;
         let hands = Arc::new(Hands::default());
         store.start_with(Arc::new(Hand(Arc::clone(&hands))));
-        let queue = (Namespace::default_namespace(), QUEUE.to_owned());
-        Ok(Self { admin, pool, store, queue, consumers, ledger, hands, _writers: tasks })
+        Ok(Self { admin, pool, store, consumers, ledger, hands, _writers: tasks })
     }
 
     pub(crate) async fn end(self) -> anyhow::Result<()> {
@@ -138,16 +140,17 @@ impl Cycle {
 
     /// Removes the messages that wait.
     pub(crate) async fn purge(&self) -> anyhow::Result<()> {
-        self.store.purge_queue(&self.queue.0, &self.queue.1, Which::Waiting).await?;
+        self.store.purge_queue(&Namespace::default_namespace(), QUEUE, Which::Waiting).await?;
         Ok(())
     }
 
-    /// Messages of the queue as work that is claimed, by the statement that makes it.
-    async fn take(&self, hints: &mut Hints) -> anyhow::Result<Vec<Claimed>> {
+    /// Messages of a queue as work that is claimed, by the statement that makes it.
+    async fn take(&self, queue: &QueueKey, hints: &mut Hints) -> anyhow::Result<Vec<Claimed>> {
         self.hands.free.store(BATCH, Ordering::Relaxed);
-        let triggers: Vec<_> = self.consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
-        let choose = |candidates: &[_], free: &[_]| choose(&self.consumers, candidates, free, clock::now()).0;
-        self.store.take(&self.queue, &triggers, hints, u32::try_from(BATCH)?, choose).await?;
+        let consumers: Vec<_> = self.consumers.iter().filter(|one| one.spec.queue == queue.1).cloned().collect();
+        let triggers: Vec<_> = consumers.iter().map(|one| (one.trigger, one.spec.max_in_flight)).collect();
+        let choose = |candidates: &[_], free: &[_]| choose(&consumers, candidates, free, clock::now()).0;
+        self.store.take(queue, &triggers, hints, u32::try_from(BATCH)?, choose).await?;
         self.hands.free.store(0, Ordering::Relaxed);
         Ok(self.hands.take())
     }
@@ -171,27 +174,34 @@ impl Cycle {
             let accepted = self.store.accept(Submission { delivery: None, invocations }).await?;
             anyhow::ensure!(accepted.is_ok(), "the function is there");
         }
-        self.work(count, async || self.claim().await, async |claimed| self.end_all(claimed, false).await).await
+        let (done, seconds) =
+            self.work(async || self.claim().await, async |claimed| self.end_all(claimed, false).await).await?;
+        anyhow::ensure!(done == count, "{done} of {count} were claimed");
+        Ok(count as f64 / seconds)
     }
 
-    /// Messages that are taken, claimed, finished and settled in a second.
-    pub(crate) async fn messages(&self, message: NewMessage, count: usize) -> anyhow::Result<f64> {
+    /// Messages of a queue that are taken, claimed, finished and settled in a second.
+    pub(crate) async fn messages(&self, queue: &str, message: NewMessage, count: usize) -> anyhow::Result<f64> {
         let messages: Vec<NewMessage> = (0..count).map(|_| message.clone()).collect();
-        self.store.publish(&self.queue.0, &self.queue.1, &messages).await?;
+        let queue = (Namespace::default_namespace(), queue.to_owned());
+        self.store.publish(&queue.0, &queue.1, &messages).await?;
         // Work of a function that this server has not seen lately is not started at once.
         let name = FunctionName::new("f").expect("it is a name");
         self.store.current(&Namespace::default_namespace(), &name).await?;
         let mut hints = Hints::default();
-        self.work(count, async || self.take(&mut hints).await, async |claimed| self.settle(claimed).await).await
+        let take = async || self.take(&queue, &mut hints).await;
+        let (_, seconds) = self.work(take, async |claimed| self.settle(claimed).await).await?;
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM messages").fetch_one(&self.pool).await?;
+        anyhow::ensure!(left == 0, "{left} of {count} messages are left");
+        Ok(count as f64 / seconds)
     }
 
-    /// Claims until nothing is left, and ends what was claimed: pieces a second.
+    /// Claims until nothing is left, and ends what was claimed: how many pieces, and the seconds that it took.
     async fn work(
         &self,
-        count: usize,
         mut claim: impl AsyncFnMut() -> anyhow::Result<Vec<Claimed>>,
         end: impl AsyncFn(Vec<Claimed>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<f64> {
+    ) -> anyhow::Result<(usize, f64)> {
         let (give, mut get) = mpsc::channel(AHEAD);
         let begin = Instant::now();
         let claiming = async move {
@@ -199,8 +209,7 @@ impl Cycle {
             loop {
                 let claimed = claim().await?;
                 if claimed.is_empty() {
-                    anyhow::ensure!(done == count, "{done} of {count} were claimed");
-                    return Ok(());
+                    return anyhow::Ok(done);
                 }
                 done += claimed.len();
                 give.send(claimed).await?;
@@ -215,8 +224,8 @@ impl Cycle {
             }
             anyhow::Ok(())
         };
-        tokio::try_join!(claiming, ending)?;
-        Ok(count as f64 / begin.elapsed().as_secs_f64())
+        let (done, ()) = tokio::try_join!(claiming, ending)?;
+        Ok((done, begin.elapsed().as_secs_f64()))
     }
 
     /// Finishes what was taken and settles it.
@@ -275,14 +284,15 @@ impl Cycle {
     /// Milliseconds that a take of 32 needs while so many wait; the median of several.
     pub(crate) async fn take_time(&self, message: NewMessage, waiting: usize) -> anyhow::Result<f64> {
         let messages: Vec<NewMessage> = (0..1000).map(|_| message.clone()).collect();
+        let queue = (Namespace::default_namespace(), QUEUE.to_owned());
         for _ in 0..waiting / 1000 {
-            self.store.publish(&self.queue.0, &self.queue.1, &messages).await?;
+            self.store.publish(&queue.0, &queue.1, &messages).await?;
         }
         let mut times = Vec::new();
         let mut hints = Hints::default();
         for _ in 0..20 {
             let begin = Instant::now();
-            let taken = self.take(&mut hints).await?;
+            let taken = self.take(&queue, &mut hints).await?;
             times.push(begin.elapsed().as_secs_f64() * 1000.0);
             self.settle(taken).await?;
         }

@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 use tokio::time::sleep;
 
 use crate::Scale;
-use crate::ledger::{Cycle, QUEUE};
+use crate::ledger::{Cycle, QUEUE, TENS};
 use crate::table::{self, median};
 use crate::under_test::Server;
 
@@ -38,16 +38,18 @@ pub(crate) async fn measure(server: &Server, scale: &Scale) -> anyhow::Result<()
         cycle.purge().await?;
     }
     row("published 1,000 at a time (reference: a bare insert of 1,000 rows)", &ours, &reference);
-    let (mut ours, mut reference) = (Vec::new(), Vec::new());
+    let (mut ours, mut tens, mut reference) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
-        ours.push(cycle.messages(message(), 2000).await?);
+        ours.push(cycle.messages(QUEUE, message(), 2000).await?);
         reference.push(bare_loop(pool, 2000).await?);
+        tens.push(cycle.messages(TENS, message(), 2000).await?);
     }
-    row(
-        "taken, claimed, finished and settled, with history (reference: SKIP LOCKED, 32 at a time, rows kept)",
-        &ours,
-        &reference,
-    );
+    for (a_call, ours) in [("one", &ours), ("ten", &tens)] {
+        let what = format!(
+            "taken 32 at a time, {a_call} a call, finished and settled, with history (reference: SKIP LOCKED, 32 at a time, rows kept)"
+        );
+        row(&what, ours, &reference);
+    }
     let few = cycle.take_time(message(), 1000).await?;
     let many = cycle.take_time(message(), if scale.rounds > 2 { 1_000_000 } else { 100_000 }).await?;
     for way in [

@@ -123,6 +123,7 @@ async fn no_batch_is_looked_through_for_each_of_its_rows() {
     for (sql, parameters) in [
         (include_str!("../../src/store/ledger/finish_claimed.sql"), 28),
         (include_str!("../../src/store/ledger/finish.sql"), 24),
+        (include_str!("../../src/store/ledger/note_claims.sql"), 6),
         (include_str!("../../src/store/message/take.sql"), 23),
     ] {
         tx.execute(AssertSqlSafe(format!("PREPARE batch AS {sql}"))).await.unwrap();

@@ -118,6 +118,41 @@ async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
 }
 
 #[tokio::test]
+async fn calls_that_are_on_record_already_are_passed_over_together() {
+    let (db, store) = db_with_function().await;
+    let (dir, again) = (dir(), dir());
+    {
+        let (spool, _drain) = open(&store, dir.path());
+        for call in (0..20).map(|_| call()) {
+            spool.start(&call).unwrap();
+            spool.end(&end(&call, Outcome::ok())).unwrap();
+        }
+    }
+    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
+    sqlx::raw_sql(
+        "CREATE TABLE statements ();
+         CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN INSERT INTO statements DEFAULT VALUES; RETURN NULL; END $$;
+         CREATE TRIGGER counted AFTER INSERT ON invocations FOR EACH STATEMENT EXECUTE FUNCTION counted()",
+    )
+    .execute(&db.sql)
+    .await
+    .unwrap();
+    for dir in [dir.path(), again.path()] {
+        let next = db.store("one").await;
+        let (spool, drain) = running(&next, dir);
+        spool.replayed().await;
+        drop(spool);
+        drain.join_all().await;
+        assert_eq!(files(dir), 0);
+    }
+    assert_eq!(db.number("SELECT count(*) FROM executions").await, 20);
+    // All of them, then those that were there, and their ends.
+    assert_eq!(db.number("SELECT count(*) FROM statements").await, 3, "none of them by itself");
+}
+
+#[tokio::test]
 async fn beyond_its_bound_it_takes_no_start_but_every_end() {
     let (_db, store) = db_with_function().await;
     let dir = dir();

@@ -16,10 +16,10 @@ use crate::metric;
 use crate::store::{Store, StoreError};
 
 /// Records are gathered for so long, unless somebody waits for them: a call that ends within it costs one insert, no update.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(200);
 
 /// Who has so many bytes does not gather more.
-const ENOUGH: u64 = 512 << 10;
+const ENOUGH: u64 = 2 << 20;
 
 /// Pause before a file that could not be read is tried again.
 const UNREADABLE: Duration = Duration::from_secs(1);

@@ -119,6 +119,7 @@ struct RunningHead<'a> {
     at: Timestamp,
 }
 
+/// What `Usage` says. That noun leaves out what is not known, and postcard, which has no names, could not read it back.
 #[derive(Serialize, Deserialize)]
 struct UsageHead {
     wait_us: Option<i64>,
