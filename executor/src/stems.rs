@@ -37,6 +37,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Stems that are made at a time: more would only take the processors from each other.
 const AT_A_TIME: usize = 4;
 
+/// While half of the stems are there, none is made for so long after one was asked for: it would take the processors from the very call that
+/// has asked.
+const QUIET: Duration = Duration::from_millis(25);
+
 /// How many stems of each runtime wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StemCounts {
@@ -110,10 +114,33 @@ const fn at(kind: RuntimeKind) -> usize {
     }
 }
 
+/// When a stem is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// None is missing, or the last try has failed.
+    Never,
+    /// After a moment of quiet.
+    Soon,
+    Now,
+}
+
 impl Shelf {
     /// How many there should be, `least` or more.
-    fn wanted(&mut self, least: u32) -> usize {
-        if least == 0 { 0 } else { self.demand.most(Instant::now()).max(least as usize) }
+    fn wanted(&mut self, least: u32, now: Instant) -> usize {
+        if least == 0 { 0 } else { self.demand.most(now).max(least as usize) }
+    }
+
+    /// When the next one is to be made, of `least` or more.
+    fn due(&mut self, least: u32, now: Instant) -> Due {
+        let (there, wanted) = (self.ready.len() + self.making, self.wanted(least, now));
+        let asked = self.demand.last().is_some_and(|asked| now.saturating_duration_since(asked) < QUIET);
+        if there >= wanted || self.rest.is_some_and(|until| now < until) {
+            Due::Never
+        } else if asked && there * 2 >= wanted {
+            Due::Soon
+        } else {
+            Due::Now
+        }
     }
 }
 
@@ -179,10 +206,11 @@ impl Stems {
                 let stems = self.clone();
                 self.0.tasks.spawn(async move { stems.make(kind, room).await });
             }
+            let pause = if self.is_any_due_soon() { QUIET } else { LOOK };
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = self.0.changed.notified() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(pause) => {}
             }
         }
     }
@@ -190,9 +218,10 @@ impl Stems {
     /// The runtimes, that one first of which the smallest part is there.
     fn by_need(&self) -> [RuntimeKind; KINDS.len()] {
         let mut shelves = self.lock();
+        let now = Instant::now();
         let mut part = |kind: &RuntimeKind| {
             let shelf = &mut shelves[at(*kind)];
-            let wanted = shelf.wanted(self.0.counts.of(*kind)).max(1);
+            let wanted = shelf.wanted(self.0.counts.of(*kind), now).max(1);
             (shelf.ready.len() + shelf.making) * 1000 / wanted
         };
         let mut kinds = KINDS;
@@ -200,10 +229,15 @@ impl Stems {
         kinds
     }
 
+    fn is_any_due_soon(&self) -> bool {
+        let (mut shelves, now) = (self.lock(), Instant::now());
+        KINDS.iter().any(|kind| shelves[at(*kind)].due(self.0.counts.of(*kind), now) == Due::Soon)
+    }
+
     /// Lets those go that a rush has left over. A keeper whose asker is dropped ends its stem.
     fn thin_out(&self, kind: RuntimeKind) {
         let shelf = &mut self.lock()[at(kind)];
-        let surplus = shelf.ready.len().saturating_sub(shelf.wanted(self.0.counts.of(kind)));
+        let surplus = shelf.ready.len().saturating_sub(shelf.wanted(self.0.counts.of(kind), Instant::now()));
         shelf.ready.drain(..surplus);
     }
 
@@ -215,9 +249,7 @@ impl Stems {
         let mut shelves = self.lock();
         let making: usize = shelves.iter().map(|shelf| shelf.making).sum();
         let shelf = &mut shelves[at(kind)];
-        let there = shelf.ready.len() + shelf.making;
-        let rests = shelf.rest.is_some_and(|until| Instant::now() < until);
-        if rests || making >= AT_A_TIME || there >= shelf.wanted(self.0.counts.of(kind)) {
+        if making >= AT_A_TIME || shelf.due(self.0.counts.of(kind), Instant::now()) != Due::Now {
             return None;
         }
         let room = self.0.gate.spare_room(limits().memory.0)?;
@@ -287,5 +319,27 @@ impl Stems {
         tracing::debug!(sandbox.id = blank.sandbox().name(), "a stem ends");
         self.0.pool.bury(blank.into_sandbox(), room).await;
         self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_left_alone_while_half_of_them_are_there() {
+        let begin = Instant::now();
+        let mut shelf = Shelf { making: 4, ..Shelf::default() };
+        assert_eq!(shelf.due(4, begin), Due::Never);
+        shelf.demand.ask(begin);
+        shelf.making = 3;
+        assert_eq!(shelf.due(4, begin + QUIET / 2), Due::Soon);
+        assert_eq!(shelf.due(4, begin + QUIET), Due::Now);
+        shelf.making = 1;
+        assert_eq!(shelf.due(4, begin + QUIET / 2), Due::Now, "the next ones might find none");
+        shelf.rest = Some(begin + BOOT);
+        assert_eq!(shelf.due(4, begin + QUIET), Due::Never);
+        assert_eq!(shelf.due(4, begin + BOOT), Due::Now);
+        assert_eq!(Shelf::default().due(0, begin), Due::Never);
     }
 }

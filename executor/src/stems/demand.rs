@@ -26,6 +26,11 @@ impl Demand {
         self.0.push_back(now);
     }
 
+    /// When one was asked for last.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.0.back().copied()
+    }
+
     /// The most that were asked for at once, of late.
     pub(super) fn most(&mut self, now: Instant) -> usize {
         while self.0.front().is_some_and(|asked| now.saturating_duration_since(*asked) > REMEMBERED) {
