@@ -28,6 +28,9 @@ const DOUBLINGS: u32 = 6;
 /// About how long a claim takes: turns that end within it are free when it is there.
 const CLAIM: Duration = Duration::from_millis(3);
 
+/// How often a turn may end in the time of a claim, as far as claims count on it.
+const OFTEN: u32 = 4;
+
 /// What a look at the queue has found.
 enum Found {
     /// Nothing that is due.
@@ -135,11 +138,13 @@ fn room(shared: &Shared, since: Duration) -> Room {
     }
 }
 
-/// Turns of a function that are taken and will be so when the claim is there: as many of those that run as have ended in such a time
-/// before will have ended by then.
-fn used(share: &FunctionShare, since: Duration) -> u32 {
+/// Turns of a function that are taken and will be so when the claim is there. As many as have ended in such a time before will have ended by
+/// then: less than none are taken where a turn ends more than once, for what is claimed then finds its turn one after the other.
+fn used(share: &FunctionShare, since: Duration) -> i32 {
     let soon = u128::from(share.ended) * CLAIM.as_micros() / since.max(CLAIM).as_micros();
-    share.running.saturating_sub(u32::try_from(soon).unwrap_or(u32::MAX)) + share.waiting
+    let soon = soon.min(u128::from(share.running * OFTEN));
+    let taken = i128::from(share.running + share.waiting) - i128::try_from(soon).unwrap_or_default();
+    i32::try_from(taken).unwrap_or(i32::MAX)
 }
 
 /// About a second, and not the same for all servers.
@@ -172,7 +177,8 @@ mod tests {
         assert_eq!(used(&share(0), CLAIM), 5, "none ends");
         assert_eq!(used(&share(3), CLAIM), 2, "three end in the time of a claim");
         assert_eq!(used(&share(3), Duration::ZERO), 2);
-        assert_eq!(used(&share(100), CLAIM), 1, "never more than those that run");
+        assert_eq!(used(&share(10), CLAIM), -5, "some end twice");
+        assert_eq!(used(&share(100), CLAIM), -11, "four times is as far as anybody can see");
         assert_eq!(used(&share(3), second), 5, "three in a second are none in a claim");
         assert_eq!(used(&share(1000), second), 2, "a thousand are three");
     }

@@ -2,15 +2,15 @@
 
 use crate::problem::Code;
 
-/// What can go wrong with the ledger.
+/// What can go wrong with the ledger. Its text has what the database said: it is for the log, never for a caller.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database does not answer, or the connection broke: nothing is known to be written.
-    #[error("the database does not answer")]
-    Down(#[source] sqlx::Error),
+    #[error("the database does not answer: {0}")]
+    Down(sqlx::Error),
     /// The statement failed for a reason of its own: a fault of runlet.
-    #[error("a statement failed")]
-    Statement(#[source] sqlx::Error),
+    #[error("a statement failed: {0}")]
+    Statement(sqlx::Error),
     /// A row says what no row may say.
     #[error("row {id} of {table} is inconsistent: {what}")]
     Inconsistent {
@@ -104,15 +104,12 @@ impl StoreError {
 
     /// The same failure once more, for another caller that shared the transaction.
     pub(crate) fn again(&self) -> Self {
-        let text = || sqlx::Error::Io(std::io::Error::other(self.source_text()));
+        let same = |what: &dyn std::error::Error| sqlx::Error::Io(std::io::Error::other(what.to_string()));
         match self {
-            Self::Down(_) => Self::Down(text()),
-            _ => Self::Statement(text()),
+            Self::Down(error) => Self::Down(same(error)),
+            Self::Statement(error) => Self::Statement(same(error)),
+            other => Self::Statement(same(other)),
         }
-    }
-
-    fn source_text(&self) -> String {
-        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
     }
 }
 

@@ -50,8 +50,9 @@ pub struct Room {
     pub total_memory: u64,
     /// The best work may be claimed even if the memory does not suffice for it, so that it gets in line for it.
     pub in_line: bool,
-    /// Turns of functions that are taken on this server, each function once; of those that are not named, none are.
-    pub used: Vec<((Namespace, FunctionName), u32)>,
+    /// Turns of functions that are taken on this server, each function once; of those that are not named, none are. Less than none are where
+    /// more work can start in the time of a claim than there are turns.
+    pub used: Vec<((Namespace, FunctionName), i32)>,
     /// How many pieces more than others of its namespace a function has had; of those that are not named: none.
     pub functions_ahead: HashMap<(Namespace, FunctionName), f64>,
     /// How many pieces more than others a namespace has had, and its weight; of those that are not named: none, and 1.

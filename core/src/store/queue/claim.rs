@@ -77,7 +77,7 @@ impl Store {
         let known = known(room);
         let namespaces: Vec<&str> = known.iter().map(|((namespace, _), ..)| namespace.as_str()).collect();
         let functions: Vec<&str> = known.iter().map(|((_, function), ..)| function.as_str()).collect();
-        let used: Vec<i32> = known.iter().map(|(_, used, _)| i32::try_from(*used).unwrap_or(i32::MAX)).collect();
+        let used: Vec<i32> = known.iter().map(|(_, used, _)| *used).collect();
         let ahead: Vec<f64> = known.iter().map(|(.., ahead)| *ahead).collect();
         let owners: Vec<&str> = room.namespaces.iter().map(|(namespace, ..)| namespace.as_str()).collect();
         let owners_ahead: Vec<f64> = room.namespaces.iter().map(|(_, ahead, _)| *ahead).collect();
@@ -171,7 +171,7 @@ impl Store {
 }
 
 /// What is known of functions: their turns, and what they have had more than others.
-fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), u32, f64)> {
+fn known(room: &Room) -> Vec<(&(Namespace, FunctionName), i32, f64)> {
     let ahead = |key| room.functions_ahead.get(key).copied().unwrap_or_default();
     let mut known: Vec<_> = room.used.iter().map(|(key, used)| (key, *used, ahead(key))).collect();
     let used: HashSet<_> = room.used.iter().map(|(key, _)| key).collect();

@@ -75,8 +75,7 @@ impl Round {
                 Err(StoreError::Down(_)) => again.add(said),
                 Err(error) => {
                     refused = true;
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(record = %name(&said), %error, cause, "the database refuses a record of the spool");
+                    tracing::error!(record = %name(&said), %error, "the database refuses a record of the spool");
                 }
             }
         }
