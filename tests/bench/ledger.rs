@@ -288,6 +288,8 @@ impl Cycle {
         for _ in 0..waiting / 1000 {
             self.store.publish(&queue.0, &queue.1, &messages).await?;
         }
+        // What all these have to be written for is not a take's.
+        sqlx::query("CHECKPOINT").execute(&self.pool).await?;
         let mut times = Vec::new();
         let mut hints = Hints::default();
         for _ in 0..20 {
