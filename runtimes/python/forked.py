@@ -22,14 +22,9 @@ def run(runner, channel, function, code):
     # What is there now is not the call's: the collector would only copy its pages.
     gc.collect()
     gc.freeze()
-    while True:
-        kind, end, call, body = channel.receive()
-        if kind == runner.BYE:
-            runner.leave(0)
-        if kind != runner.INVOKE or not call:
-            raise runner.ProtocolError(f"kind {kind} of call {call} where a call begins")
-        head = runner.opened(body)
-        body = b"" if end else channel.body(call)
+    while (told := channel.next_call()) is not None:
+        call, head, body = told
+        head = runner.opened(head)
         runner.flush()
         child = runner.fork()
         if not child:
@@ -41,6 +36,7 @@ def run(runner, channel, function, code):
             end_like(runner, status)
         if not clean():
             runner.leave(runner.EX_SOFTWARE)
+    runner.leave(0)
 
 
 def has_answered(answered):

@@ -144,6 +144,7 @@ class Calls:
     def read(self):
         """Hears the host to its end."""
         runner = self.runner
+        self.channel.wait_by_poll()
         try:
             while True:
                 kind, end, call, body = self.channel.receive()

@@ -5,6 +5,7 @@
 mod accept;
 pub mod alias;
 mod blob;
+mod copy;
 pub mod cron;
 pub mod current;
 pub mod dead_letter;

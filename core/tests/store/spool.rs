@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use runlet_core::engine::Stream;
 use runlet_core::execution::{ExecutionState, Usage};
 use runlet_core::invocation::InvocationState;
-use runlet_core::outcome::{Outcome, OutcomeKind};
+use runlet_core::outcome::{ErrorDetail, Outcome, OutcomeKind};
+use runlet_core::store::ledger::Finish;
 use runlet_core::store::log::Chunk;
 use runlet_core::store::spool::{Drain, Spool};
 use runlet_core::store::{Store, StoreError};
@@ -150,6 +152,62 @@ async fn calls_that_are_on_record_already_are_passed_over_together() {
     assert_eq!(db.number("SELECT count(*) FROM executions").await, 20);
     // All of them, then those that were there, and their ends.
     assert_eq!(db.number("SELECT count(*) FROM statements").await, 3, "none of them by itself");
+}
+
+#[tokio::test]
+async fn rows_are_the_same_whether_calls_are_new_or_looked_for() {
+    const ROWS: &str = "SELECT coalesce(jsonb_agg(row ORDER BY row ->> 'id'), '[]') FROM (
+        SELECT to_jsonb(i) AS row FROM invocations i UNION ALL SELECT to_jsonb(e) FROM executions e) rows";
+    let (db, store) = db_with_function().await;
+    let (dir, again) = (dir(), dir());
+    {
+        let (spool, _drain) = open(&store, dir.path());
+        let (plain, mut full) = (call(), call());
+        full.call.content_type = Some("text/plain; charset=\0".to_owned());
+        full.call.payload = Bytes::from_static(b"\0\xff\\.\n\t");
+        full.call.deadline = Some(full.at + TimeDelta::hours(1));
+        full.call.cause.headers.insert("x-quoted".to_owned(), "\"\\\0\u{fffd}".to_owned());
+        let failed = ErrorDetail { kind: "E".to_owned(), message: "a\0b".to_owned(), trace: vec!["\"\\".to_owned()] };
+        let failed = Outcome { error: Some(failed), exit_code: Some(-1), ..Outcome::of(OutcomeKind::Error) };
+        let all = Usage {
+            wait_us: Some(1),
+            start_us: Some(i64::MAX),
+            cpu_us: Some(-1),
+            memory_peak: Some(0),
+            ..Usage::default()
+        };
+        for (start, finish) in [
+            (&plain, Finish { result: None, running: None, remains: None, ..end(&plain, Outcome::ok()) }),
+            (&full, Finish { usage: all, log_bytes: u64::MAX, ..end(&full, failed) }),
+        ] {
+            spool.start(start).unwrap();
+            spool.end(&finish).unwrap();
+        }
+        let known = call();
+        spool.start(&known).unwrap();
+        spool.end(&end(&known, Outcome::exit(3))).unwrap();
+    }
+    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
+    let mut rows: Vec<serde_json::Value> = Vec::new();
+    for dir in [dir.path(), again.path()] {
+        let next = db.store("one").await;
+        let (spool, drain) = running(&next, dir);
+        spool.replayed().await;
+        drop(spool);
+        drain.join_all().await;
+        rows.push(sqlx::query_scalar(ROWS).fetch_one(&db.sql).await.unwrap());
+        // One of them stays: the second time they are looked for.
+        sqlx::raw_sql(
+            "DELETE FROM executions WHERE outcome <> 'exit';
+             DELETE FROM invocations WHERE outcome <> 'exit'",
+        )
+        .execute(&db.sql)
+        .await
+        .unwrap();
+    }
+    assert_eq!(rows[0].as_array().map(Vec::len), Some(6));
+    assert_eq!(rows[0], rows[1]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod driver;
 mod image;
 pub mod sandbox;
+pub mod socket;
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};

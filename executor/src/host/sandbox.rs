@@ -13,11 +13,11 @@ use runlet_core::execution::{Remains, Usage};
 use runlet_core::limits::Limits;
 use runlet_core::manifest::RuntimeKind;
 use runlet_core::name::{Namespace, RevisionDigest};
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
 use super::driver::{Shared, Waiting, lock};
+use super::socket::Socket;
 use super::timer_span;
 use crate::meter::Meter;
 use crate::wire::message::{Spawn, Specialise, ToShim};
@@ -121,7 +121,7 @@ pub struct Process {
     /// Its stderr.
     pub stderr: pipe::Receiver,
     /// The other end of its fd 3, if it was asked for.
-    pub channel: Option<UnixStream>,
+    pub channel: Option<Socket>,
     /// How it ended. The pipes may still hold output.
     pub end: oneshot::Receiver<ProcessEnd>,
     /// Number of the process among those of its sandbox; names it to [`Sandbox::signal`].
@@ -374,7 +374,7 @@ struct ProcessIo {
     stdin: Option<pipe::Sender>,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
-    channel: Option<UnixStream>,
+    channel: Option<Socket>,
     theirs: Vec<OwnedFd>,
 }
 
@@ -395,10 +395,9 @@ impl ProcessIo {
         let (stdout, stderr) = (output()?, output()?);
         let mut channel = None;
         if spec.channel {
-            let (ours, inner) = std::os::unix::net::UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            channel = Some(UnixStream::from_std(ours)?);
-            theirs.push(inner.into());
+            let (ours, inner) = Socket::pair()?;
+            channel = Some(ours);
+            theirs.push(inner);
         }
         Ok(Self { stdin, stdout, stderr, channel, theirs })
     }

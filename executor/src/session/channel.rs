@@ -1,22 +1,19 @@
 //! The host's end of fd 3: frames in, frames out, nothing waits here but for the socket.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use runlet_runtimes::frame::{Decoder, Frame, FrameError, HEADER, Kind, header};
 use serde::Serialize;
-use tokio::net::UnixStream;
 
 use super::scratch;
+use crate::host::socket::Socket;
 
 /// Bytes of a body in one frame of ours.
 const PIECE: usize = 256 * 1024;
-
-/// Room made for one read; a frame on its way makes more.
-const READ: usize = 16 * 1024;
 
 /// Buffers that have grown above this are given back between calls.
 const KEEP: usize = 64 * 1024;
@@ -27,7 +24,7 @@ const LAST_READS: usize = 64;
 /// The socket with what is on its way in both directions.
 #[derive(Debug)]
 pub(super) struct Channel {
-    stream: UnixStream,
+    socket: Socket,
     decoder: Decoder,
     unsent: BytesMut,
     /// What is left of the body of a call, and which call that is.
@@ -39,9 +36,9 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(socket: Socket) -> Self {
         let (decoder, unsent) = (Decoder::new(), BytesMut::new());
-        Self { stream, decoder, unsent, body: Bytes::new(), call: 0, open: true, unread: false }
+        Self { socket, decoder, unsent, body: Bytes::new(), call: 0, open: true, unread: false }
     }
 
     /// Whether the other side may still say something.
@@ -87,8 +84,7 @@ impl Channel {
 
     /// Waits until the socket takes bytes.
     pub(super) async fn writable(&self) {
-        // An error shows itself when it is written to.
-        drop(self.stream.writable().await);
+        self.socket.writable().await;
     }
 
     /// Writes what the socket takes now. If nobody reads any more, the rest is dropped: the end is about to be heard.
@@ -97,7 +93,7 @@ impl Channel {
             if self.unsent.is_empty() {
                 self.take_piece();
             }
-            match self.stream.try_write(&self.unsent) {
+            match self.socket.write(&self.unsent) {
                 Ok(written) if written == self.unsent.len() => self.unsent.clear(),
                 Ok(written) => self.unsent.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -121,14 +117,13 @@ impl Channel {
 
     /// Waits until there is something to read, or the end.
     pub(super) async fn readable(&self) {
-        drop(self.stream.readable().await);
+        self.socket.readable().await;
     }
 
     /// Takes in what has come; returns whether anything has (its end counts).
     pub(super) fn read(&mut self) -> bool {
-        let buffer = self.decoder.buffer_mut();
-        buffer.reserve(READ);
-        match self.stream.try_read_buf(buffer) {
+        let (socket, decoder) = (&self.socket, &mut self.decoder);
+        match scratch::with(|buffer| socket.read(buffer).inspect(|length| decoder.push(&buffer[..*length]))) {
             Ok(0) => self.open = false,
             Ok(_) => (),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -144,7 +139,7 @@ impl Channel {
     pub(super) fn read_last(&mut self) {
         for _ in 0..LAST_READS {
             let more = scratch::with(|buffer| {
-                let received = recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT);
+                let received = recv(self.socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT);
                 self.unread |= received == Err(Errno::ECONNRESET);
                 let length = received.unwrap_or(0);
                 self.decoder.push(&buffer[..length]);
@@ -172,7 +167,9 @@ impl Channel {
     /// Whether the other side has said nothing and is there. Asks the kernel.
     pub(super) fn is_quiet(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        self.open && self.decoder.is_empty() && recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+        self.open
+            && self.decoder.is_empty()
+            && recv(self.socket.as_fd().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     /// Gives back the memory of large bodies.

@@ -2,10 +2,11 @@
 
 use std::future::pending;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use runlet_core::engine::Stream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, timeout_at};
@@ -65,6 +66,9 @@ impl Output {
 
     /// Carries all that has been written up to now.
     pub(super) async fn drain(&mut self, sink: &mut impl OutputSink) {
+        if !self.has_some() {
+            return;
+        }
         for pipe in [&mut self.stdout, &mut self.stderr] {
             let mut carried = 0;
             while carried < PIPE_MAX
@@ -92,6 +96,9 @@ impl Output {
     /// Throws away all that has been written up to now; returns how much that was, bytes.
     pub(super) fn discard(&mut self) -> usize {
         let mut all = 0;
+        if !self.has_some() {
+            return all;
+        }
         for pipe in [&mut self.stdout, &mut self.stderr] {
             let mut thrown = 0;
             while thrown < PIPE_MAX
@@ -102,6 +109,14 @@ impl Output {
             all += thrown;
         }
         all
+    }
+
+    /// Whether something may be there to be read. Asks the kernel, once for both.
+    fn has_some(&self) -> bool {
+        let (Some(stdout), Some(stderr)) = (&self.stdout.pipe, &self.stderr.pipe) else { return true };
+        let mut asked = [stdout.as_fd(), stderr.as_fd()].map(|pipe| PollFd::new(pipe, PollFlags::POLLIN));
+        // Who cannot be asked is read.
+        poll(&mut asked, PollTimeout::ZERO) != Ok(0)
     }
 
     const fn is_open(&self) -> bool {

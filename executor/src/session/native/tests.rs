@@ -1,17 +1,16 @@
 //! The words of this side against the real runner of the other.
 
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use runlet_runtimes::runner_files;
 use serde_json::json;
 use serde_json::value::to_raw_value;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::host::sandbox::ProcessEnd;
+use crate::host::socket::Socket;
 use crate::session::channel::Channel;
 use crate::session::output::Output;
 use crate::session::output::tests::{Kept, pipe};
@@ -36,14 +35,13 @@ impl Python {
         for (name, bytes) in runner_files(runlet_core::manifest::RuntimeKind::Python) {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
+        let (ours, theirs) = Socket::pair().unwrap();
         let ((stdout, out), (stderr, err)) = (pipe(), pipe());
         // The shell moves the socket from stdin to fd 3.
         let process = Command::new("/bin/sh")
             .args(["-c", "exec 3<&0 0</dev/null /usr/bin/python3 -I -B \"$0\""])
             .arg(dir.path().join("runner.py"))
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdin(Stdio::from(theirs))
             .stdout(out)
             .stderr(err)
             .spawn()
@@ -51,7 +49,7 @@ impl Python {
         let (tell, end) = oneshot::channel();
         let end = End::new(end);
         let init = json!({"handler": "main.handle", "code": path, "env": {"WHO": "you"}, "limits": {}});
-        let channel = Channel::new(UnixStream::from_std(ours).unwrap());
+        let channel = Channel::new(ours);
         Self {
             runner: Runner { channel, output: Output::new(stdout, stderr), end },
             process,
@@ -129,6 +127,35 @@ async fn the_python_runner_and_we_understand_each_other() {
     let large = python.call(5, BodyKind::Base64, large, &mut kept).await;
     assert_eq!(large.result.len(), 26_666_668 + 2);
     assert!(python.runner.is_usable());
+}
+
+/// How often the process has gone to sleep.
+fn sleeps(process: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).expect("a count")
+}
+
+/// A file `select.py` of the code is not what the runner waits by.
+#[tokio::test]
+async fn a_python_that_waits_is_woken_once_a_call() {
+    let mut python = Python::start("def handle(event, context):\n    return event\n");
+    std::fs::write(python.init["code"].as_str().unwrap().to_owned() + "/select.py", "raise SystemExit(1)").unwrap();
+    let mut kept = Kept::default();
+    assert_eq!(python.greet(&mut kept).await, Greeted::Ready);
+    let mut calls = 0;
+    let mut call = async |python: &mut Python, count| {
+        for _ in 0..count {
+            calls += 1;
+            let done = python.call(calls, BodyKind::Json, Bytes::from_static(b"[1]"), &mut kept).await;
+            assert_eq!(done.result, "[1]");
+        }
+    };
+    call(&mut python, 10).await;
+    let before = sleeps(&python.process);
+    call(&mut python, 200).await;
+    let slept = sleeps(&python.process) - before;
+    assert!(slept <= 250, "{slept} times for 200 calls");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A runner played by the test, on the other ends of its socket and pipes.
 
 use super::*;
+use crate::host::socket::Socket;
 use crate::session::answer::{Answer, Answered};
 use crate::session::greeting::{Greeted, Greeting};
 use crate::session::output::tests::{Kept, pipe};
@@ -23,7 +24,10 @@ struct Inside {
 }
 
 fn set_up() -> (Runner, Inside) {
-    let (channel, inner) = UnixStream::pair().unwrap();
+    let (channel, inner) = Socket::pair().unwrap();
+    let inner = std::os::unix::net::UnixStream::from(inner);
+    inner.set_nonblocking(true).unwrap();
+    let inner = UnixStream::from_std(inner).unwrap();
     let ((stdout, out), (stderr, err)) = (pipe(), pipe());
     let (tell, end) = oneshot::channel();
     let process = Process { stdin: None, stdout, stderr, channel: Some(channel), end, number: 1 };
