@@ -39,6 +39,24 @@ fn running(store: &Store, dir: &Path) -> (Spool, JoinSet<()>) {
     (spool, task(drain))
 }
 
+/// The next life of the server, as long as it takes to write what `dir` has.
+async fn replay(db: &Db, dir: &Path) {
+    let store = db.store("one").await;
+    let (spool, drain) = running(&store, dir);
+    spool.replayed().await;
+    drop(spool);
+    drain.join_all().await;
+    assert_eq!(files(dir), 0);
+}
+
+/// A directory with a copy of the one file that `dir` has.
+fn copied(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let file = std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    copy
+}
+
 fn files(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
@@ -87,7 +105,7 @@ async fn a_call_is_on_record_when_somebody_looks() {
 #[tokio::test]
 async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
     let (db, store) = db_with_function().await;
-    let (dir, again) = (dir(), dir());
+    let dir = dir();
     let (ended, open_ended) = (call(), call());
     {
         // Nobody drains: as if the server died at once.
@@ -102,7 +120,7 @@ async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
     let part = bytes[8..40].to_vec();
     bytes.extend_from_slice(&part);
     std::fs::write(&file, &bytes).unwrap();
-    std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
+    let again = copied(dir.path());
 
     for dir in [dir.path(), again.path()] {
         let next = db.store("one").await;
@@ -122,7 +140,7 @@ async fn what_a_dead_server_left_is_written_by_the_next_one_and_once() {
 #[tokio::test]
 async fn calls_that_are_on_record_already_are_passed_over_together() {
     let (db, store) = db_with_function().await;
-    let (dir, again) = (dir(), dir());
+    let dir = dir();
     {
         let (spool, _drain) = open(&store, dir.path());
         for call in (0..20).map(|_| call()) {
@@ -130,8 +148,7 @@ async fn calls_that_are_on_record_already_are_passed_over_together() {
             spool.end(&end(&call, Outcome::ok())).unwrap();
         }
     }
-    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-    std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
+    let again = copied(dir.path());
     sqlx::raw_sql(
         "CREATE TABLE statements ();
          CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS
@@ -142,12 +159,7 @@ async fn calls_that_are_on_record_already_are_passed_over_together() {
     .await
     .unwrap();
     for dir in [dir.path(), again.path()] {
-        let next = db.store("one").await;
-        let (spool, drain) = running(&next, dir);
-        spool.replayed().await;
-        drop(spool);
-        drain.join_all().await;
-        assert_eq!(files(dir), 0);
+        replay(&db, dir).await;
     }
     assert_eq!(db.number("SELECT count(*) FROM executions").await, 20);
     // All of them, then those that were there, and their ends.
@@ -159,7 +171,7 @@ async fn rows_are_the_same_whether_calls_are_new_or_looked_for() {
     const ROWS: &str = "SELECT coalesce(jsonb_agg(row ORDER BY row ->> 'id'), '[]') FROM (
         SELECT to_jsonb(i) AS row FROM invocations i UNION ALL SELECT to_jsonb(e) FROM executions e) rows";
     let (db, store) = db_with_function().await;
-    let (dir, again) = (dir(), dir());
+    let dir = dir();
     {
         let (spool, _drain) = open(&store, dir.path());
         let (plain, mut full) = (call(), call());
@@ -187,15 +199,10 @@ async fn rows_are_the_same_whether_calls_are_new_or_looked_for() {
         spool.start(&known).unwrap();
         spool.end(&end(&known, Outcome::exit(3))).unwrap();
     }
-    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-    std::fs::copy(&file, again.path().join(file.file_name().unwrap())).unwrap();
+    let again = copied(dir.path());
     let mut rows: Vec<serde_json::Value> = Vec::new();
     for dir in [dir.path(), again.path()] {
-        let next = db.store("one").await;
-        let (spool, drain) = running(&next, dir);
-        spool.replayed().await;
-        drop(spool);
-        drain.join_all().await;
+        replay(&db, dir).await;
         rows.push(sqlx::query_scalar(ROWS).fetch_one(&db.sql).await.unwrap());
         // One of them stays: the second time they are looked for.
         sqlx::raw_sql(
